@@ -1,0 +1,3 @@
+//! The `exlay` command.
+
+fn main() {}

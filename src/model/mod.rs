@@ -1,0 +1,1 @@
+//! A Llama on the device.

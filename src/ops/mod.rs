@@ -1,0 +1,1 @@
+//! What can be asked of the device, one operation a file.

@@ -1,0 +1,1 @@
+//! How EXL2 codes, scales and groups lie in 32-bit words.

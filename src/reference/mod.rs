@@ -1,0 +1,1 @@
+//! Oracles: plain loops in double precision.
