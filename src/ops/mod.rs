@@ -33,7 +33,7 @@ mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
-pub use quant::{Permutation, QuantMatrix, QuantSlab};
+pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes};
 pub use tensor::Tensor;
 
 use crate::gpu::{Capabilities, Tier, Variant};

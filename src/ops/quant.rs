@@ -13,6 +13,9 @@ use crate::{Error, Result};
 /// Columns of a slab are a multiple of this, except in the last one.
 const SLAB_COLUMNS: usize = 128;
 
+/// Bytes that a slab may take when it is decoded to halves for a prompt.
+const SLAB_HALVES: u64 = 128 << 20;
+
 /// The order in which a packed matrix takes its input features.
 pub struct Permutation {
     order: Vec<u32>,
@@ -166,6 +169,17 @@ impl QuantMatrix {
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
+}
+
+/// Most columns of a slab. A column in halves is larger than packed (8 bits at most, and its scales), so it decides.
+fn slab_columns(device: &Device, k: usize) -> usize {
+    let bytes = device.max_slab_bytes().min(SLAB_HALVES);
+    (bytes / (2 * k as u64).max(1)) as usize / SLAB_COLUMNS * SLAB_COLUMNS
+}
+
+/// Bytes of scratch that a prompt needs to decode the slabs of a matrix [k, n].
+pub fn decode_bytes(device: &Device, k: usize, n: usize) -> u64 {
+    2 * (k * n.next_multiple_of(32).min(slab_columns(device, k))) as u64
 }
 
 /// Where each block of 32 packed rows lies: (first word row, bits | group << 8).
