@@ -6,13 +6,19 @@
 //! the caller's duty: a wrong one panics, as an index out of range does.
 
 pub mod attention;
+pub mod dequantize;
 pub mod embed;
+pub mod gptq;
 pub mod matmul;
 pub mod matmul_tn;
+pub mod pack;
 pub mod permute;
+pub mod quant_matmul;
 pub mod real;
 pub mod rms_norm;
 pub mod rope;
+pub mod scale_search;
 pub mod swiglu;
+pub mod unpack;
 
 pub use real::Real;
