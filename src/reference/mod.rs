@@ -9,6 +9,7 @@ pub mod attention;
 pub mod dequantize;
 pub mod embed;
 pub mod gptq;
+pub mod llama;
 pub mod matmul;
 pub mod matmul_tn;
 pub mod pack;
@@ -20,5 +21,6 @@ pub mod rope;
 pub mod scale_search;
 pub mod swiglu;
 pub mod unpack;
+pub mod weights;
 
 pub use real::Real;
