@@ -46,7 +46,7 @@ log=$new/apt/log
 { "${apt[@]}" update && "${apt[@]}" -y --download-only -t trixie-backports install libvulkan1 mesa-vulkan-drivers; } \
     >"$log" 2>&1 </dev/null || { cat "$log" >&2; fail "could not fetch Mesa from $mirror"; }
 for package in "$new"/apt/archives/*.deb; do
-    dpkg-deb -x "$package" "$new/root"
+    dpkg-deb -x "$package" "$new/root" || fail "could not unpack $package"
 done
 
 triple=$(basename "$(dirname "$(find "$new/root/usr/lib" -name libvulkan_lvp.so | head -n 1)")")
