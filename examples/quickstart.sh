@@ -39,7 +39,7 @@ if ! command -v cargo >/dev/null; then
     echo "Rust is needed: https://rustup.rs tells how to install it. Then run this again." >&2
     exit 1
 fi
-packages=(libvulkan1 mesa-vulkan-drivers)
+packages=(libvulkan1 mesa-vulkan-drivers ca-certificates)
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 if [ $model = smollm2 ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=(python3 python3-venv)

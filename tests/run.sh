@@ -35,7 +35,7 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
-packages=(libvulkan1 mesa-vulkan-drivers)
+packages=(libvulkan1 mesa-vulkan-drivers ca-certificates)
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 step "install" bash tests/install-missing.sh "${packages[@]}"
 for component in rustfmt clippy; do
