@@ -44,7 +44,14 @@ impl Batch {
     /// # Errors
     /// [`Error::Argument`] when a token is not below `vocabulary` or a position not below `context` or a slot not
     /// below `slots`; [`Error::Shape`] when there are more rows than room.
-    pub fn set(&self, rows: &[Row], bucket: usize, vocabulary: usize, slots: usize, context: usize) -> Result<()> {
+    pub fn set(
+        &self,
+        rows: &[Row],
+        bucket: usize,
+        vocabulary: usize,
+        slots: usize,
+        context: usize,
+    ) -> Result<()> {
         if rows.len() > bucket || bucket > self.rows {
             return Err(Error::shape("batch", format!("{} rows in {bucket} of {}", rows.len(), self.rows)));
         }

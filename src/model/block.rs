@@ -95,8 +95,12 @@ pub fn head_spec(config: &LlamaConfig) -> LinearSpec {
 
 fn attention(config: &LlamaConfig, layer: usize) -> BlockSpec {
     let name = format!("model.layers.{layer}.self_attn");
-    let linear = |part: &str, k, n, output| {
-        LinearSpec { name: format!("{name}.{part}"), k, n, bias: config.attention_bias, output }
+    let linear = |part: &str, k, n, output| LinearSpec {
+        name: format!("{name}.{part}"),
+        k,
+        n,
+        bias: config.attention_bias,
+        output,
     };
     let hidden = config.hidden_size;
     let (queries, keys) = (config.query_size(), config.key_value_size());
@@ -120,8 +124,12 @@ fn attention(config: &LlamaConfig, layer: usize) -> BlockSpec {
 
 fn mlp(config: &LlamaConfig, layer: usize) -> BlockSpec {
     let name = format!("model.layers.{layer}.mlp");
-    let linear = |part: &str, k, n, output| {
-        LinearSpec { name: format!("{name}.{part}"), k, n, bias: config.mlp_bias, output }
+    let linear = |part: &str, k, n, output| LinearSpec {
+        name: format!("{name}.{part}"),
+        k,
+        n,
+        bias: config.mlp_bias,
+        output,
     };
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let inputs =

@@ -34,7 +34,12 @@ impl Embedding {
     ///
     /// # Errors
     /// As the file and the device report.
-    pub fn load(device: &Device, checkpoint: &Checkpoint, config: &LlamaConfig, placement: Placement) -> Result<Self> {
+    pub fn load(
+        device: &Device,
+        checkpoint: &Checkpoint,
+        config: &LlamaConfig,
+        placement: Placement,
+    ) -> Result<Self> {
         let view = checkpoint.get(TABLE)?;
         view.expect_shape(&[config.vocab_size, config.hidden_size])?;
         if placement == Placement::Host {
@@ -50,7 +55,13 @@ impl Embedding {
     ///
     /// # Errors
     /// As [`embed`].
-    pub fn record(&self, list: &mut CommandList, tokens: &Buffer, hidden: &Tensor, rows: usize) -> Result<()> {
+    pub fn record(
+        &self,
+        list: &mut CommandList,
+        tokens: &Buffer,
+        hidden: &Tensor,
+        rows: usize,
+    ) -> Result<()> {
         match self {
             Self::Device(table) => embed(list, table, tokens, hidden, rows),
             Self::Host(_) => Ok(()),

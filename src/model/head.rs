@@ -39,7 +39,8 @@ impl Head {
     /// As the file and the device report.
     pub fn load(device: &Device, checkpoint: &Checkpoint, config: &LlamaConfig) -> Result<Self> {
         let spec = head_spec(config);
-        let stored = exl2::has_packed(checkpoint, &spec.name) || checkpoint.has(&format!("{}.weight", spec.name));
+        let stored =
+            exl2::has_packed(checkpoint, &spec.name) || checkpoint.has(&format!("{}.weight", spec.name));
         let linear = if stored || !config.tie_word_embeddings {
             Linear::load(device, checkpoint, &spec, &[])?
         } else {
@@ -54,7 +55,12 @@ impl Head {
     ///
     /// # Errors
     /// As the file and the device report.
-    pub fn new(device: &Device, checkpoint: &Checkpoint, config: &LlamaConfig, linear: Arc<Linear>) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        checkpoint: &Checkpoint,
+        config: &LlamaConfig,
+        linear: Arc<Linear>,
+    ) -> Result<Self> {
         let hidden = config.hidden_size;
         let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(1, 256);
         Ok(Self {

@@ -59,7 +59,13 @@ impl Linear {
     ///
     /// # Errors
     /// As [`DenseMatrix::upload`] and [`TensorView::to_f16`].
-    pub fn dense(device: &Device, view: &TensorView<'_>, n: usize, k: usize, bias: Option<&[f32]>) -> Result<Self> {
+    pub fn dense(
+        device: &Device,
+        view: &TensorView<'_>,
+        n: usize,
+        k: usize,
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
         let row_bytes = view.dtype.size() * k;
         let rows = |range: std::ops::Range<usize>| -> Result<Vec<f16>> {
             let bytes = &view.bytes[range.start * row_bytes..range.end * row_bytes];

@@ -70,7 +70,8 @@ impl Llama {
         let checkpoint = Checkpoint::open(directory)?;
         let context = options.cache.context;
         if context > config.max_position_embeddings || context == 0 || options.cache.slots == 0 {
-            let message = format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
+            let message =
+                format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
             return Err(Error::argument("--context", message));
         }
         let rows = options.rows.clamp(1, options.cache.slots * context).next_power_of_two();
@@ -99,7 +100,20 @@ impl Llama {
         part(&mut memory.weights);
         let (device, blocks) = (device.clone(), loaded);
         let lists = HashMap::new();
-        Ok(Self { config, checkpoint, device, embedding, blocks, head, cache, scratch, rope, batch, lists, memory })
+        Ok(Self {
+            config,
+            checkpoint,
+            device,
+            embedding,
+            blocks,
+            head,
+            cache,
+            scratch,
+            rope,
+            batch,
+            lists,
+            memory,
+        })
     }
 
     /// The model's sizes.
@@ -133,8 +147,11 @@ impl Llama {
         for (index, chunk) in rows.chunks(most).enumerate() {
             self.run(chunk)?;
             let first = index * most;
-            let here: Vec<usize> =
-                wanted.iter().filter(|&&row| row >= first && row < first + chunk.len()).map(|row| row - first).collect();
+            let here: Vec<usize> = wanted
+                .iter()
+                .filter(|&&row| row >= first && row < first + chunk.len())
+                .map(|row| row - first)
+                .collect();
             for slice in here.chunks(self.head.slice_rows()) {
                 logits.extend(self.head.logits(&self.scratch, self.scratch.hidden(), slice)?);
             }

@@ -6,13 +6,13 @@ use super::weights::Block;
 use crate::Result;
 use crate::formats::config::LlamaConfig;
 use crate::gpu::{CommandList, Device};
+use crate::ops::Tensor;
 use crate::ops::attention::attention;
 use crate::ops::cache::{PagedCache, RowState, cache_write};
 use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::rope::{RopeTable, rope};
 use crate::ops::swiglu::swiglu;
-use crate::ops::Tensor;
 
 /// Sees the input [rows, k] of a group of linears while a pass is recorded, and may record something of its own.
 pub type Tap<'a> = &'a mut dyn FnMut(&mut CommandList, usize, &Tensor) -> Result<()>;
@@ -37,7 +37,13 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when a weight does not fit; as [`CommandList::dispatch`].
-    pub fn block(&self, list: &mut CommandList, block: &Block, cache: &PagedCache, tap: Tap<'_>) -> Result<()> {
+    pub fn block(
+        &self,
+        list: &mut CommandList,
+        block: &Block,
+        cache: &PagedCache,
+        tap: Tap<'_>,
+    ) -> Result<()> {
         let hidden = self.scratch.hidden();
         let normed = self.scratch.tensor(Role::Normed);
         rms_norm(list, hidden, block.norm(), normed, self.rows, self.config.rms_norm_eps)?;
@@ -76,7 +82,13 @@ impl Pass<'_> {
     /// gate, up → activated.
     fn activate(&self, list: &mut CommandList) -> Result<()> {
         let scratch = self.scratch;
-        swiglu(list, scratch.tensor(Role::Gate), scratch.tensor(Role::Up), scratch.tensor(Role::Activated), self.rows)
+        swiglu(
+            list,
+            scratch.tensor(Role::Gate),
+            scratch.tensor(Role::Up),
+            scratch.tensor(Role::Activated),
+            self.rows,
+        )
     }
 }
 

@@ -52,7 +52,12 @@ impl Scratch {
             up: zeros("up", inner)?,
             activated: zeros("activated", inner)?,
             gathered: zeros("gathered", hidden.max(inner).max(queries))?,
-            partial: Tensor::zeros(device, "partial", parts, config.num_attention_heads * (config.head_dim + 2))?,
+            partial: Tensor::zeros(
+                device,
+                "partial",
+                parts,
+                config.num_attention_heads * (config.head_dim + 2),
+            )?,
             decoded: device.alloc("decoded", decoded)?,
         })
     }

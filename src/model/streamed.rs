@@ -35,7 +35,8 @@ impl Streamed {
     pub fn open(device: &Device, directory: &Path, rows: usize, context: usize) -> Result<Self> {
         let config = LlamaConfig::load(directory)?;
         if context > config.max_position_embeddings || context == 0 {
-            let message = format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
+            let message =
+                format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
             return Err(Error::argument("--context", message));
         }
         let rows = rows.clamp(1, context).next_power_of_two();
@@ -111,7 +112,9 @@ impl Streamed {
             let state = self.batch.state();
             let pass =
                 Pass { config: &self.config, scratch: &self.scratch, rope: &self.rope, state, rows: bucket };
-            pass.block(&mut list, block, self.cache.layer(0), &mut |list, group, input| tap(list, group, input, rows))?;
+            pass.block(&mut list, block, self.cache.layer(0), &mut |list, group, input| {
+                tap(list, group, input, rows)
+            })?;
             list.run()?;
             chunk.copy_from_slice(&self.scratch.hidden().read(rows)?);
         }
@@ -122,7 +125,12 @@ impl Streamed {
     ///
     /// # Errors
     /// As the device and `sink` report.
-    pub fn logits(&self, head: &Head, hidden: &[f32], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+    pub fn logits(
+        &self,
+        head: &Head,
+        hidden: &[f32],
+        sink: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
         let cols = self.config.hidden_size;
         for chunk in hidden.chunks(self.scratch.rows() * cols) {
             self.scratch.hidden().write(chunk)?;
