@@ -15,6 +15,7 @@ use safetensors::tensor::Dtype as FileDtype;
 use serde::Deserialize;
 
 use super::header;
+pub use super::writer::ShardWriter;
 use crate::error::{Error, Result};
 
 /// Element types that can be read and written.
