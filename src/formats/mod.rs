@@ -11,5 +11,6 @@ mod json;
 pub mod rope;
 mod rope_config;
 pub mod safetensors;
+mod tensor;
 pub mod tokenizer;
 mod writer;

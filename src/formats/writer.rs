@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::header::LENGTH_BYTES;
-use super::safetensors::Dtype;
+use super::tensor::Dtype;
 use crate::error::{Error, Result};
 
 /// Data of one element size, in a file that only this process knows.
