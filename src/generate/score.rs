@@ -1,0 +1,457 @@
+//! Statistics of a scored text: perplexity, divergence from a reference model, agreement with it.
+//!
+//! Logits come chunk by chunk, so a window of 2048 × 49152 of them is never held. Everything is f64.
+//! Rows are worked on in parallel, each from its first column to its last, and their results are added
+//! in order: the same bits at any thread count.
+//!
+//! Definitions, for the tokens `t[0..n]` of a window and row `i` of its logits, which predicts
+//! `t[i + 1]`:
+//! - negative log likelihood: `-ln softmax(row i)[t[i + 1]]` in nats, for `i` in `0..n-1`: all tokens but
+//!   the first;
+//! - divergence: `Σ p (ln p - ln q)` in nats with `p` the reference's and `q` the model's probabilities, over
+//!   the vocabulary without padding columns, for each of the `n` rows;
+//! - top-1 agreement: the share of the `n` rows in which both have the highest logit at the same token
+//!   (the lowest id of equals).
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// A mean and its standard error over windows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Over all rows of all windows.
+    pub mean: f64,
+    /// `None` with fewer than two windows.
+    pub standard_error: Option<f64>,
+}
+
+/// What [`Scores`] add up to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Tokens in all windows, the first of each included.
+    pub tokens: u64,
+    /// Windows scored.
+    pub windows: usize,
+    /// The exponential of the mean negative log likelihood; its standard error to first order.
+    pub perplexity: Estimate,
+    /// Mean divergence from the reference in nats, if there is one.
+    pub kl_divergence: Option<Estimate>,
+    /// Share of rows, 0 to 1, if there is a reference.
+    pub top1_agreement: Option<Estimate>,
+}
+
+/// Consecutive windows of `length` tokens, at most `count`. What is left over at the end is not scored;
+/// a text shorter than one window is one window.
+pub fn windows(tokens: &[u32], length: usize, count: usize) -> impl Iterator<Item = &[u32]> {
+    let length = length.min(tokens.len()).max(1);
+    tokens.chunks_exact(length).take(count)
+}
+
+/// A chunk of rows of logits, row-major `[rows, columns]`; columns beyond the vocabulary are padding.
+#[derive(Clone, Copy, Debug)]
+pub struct Logits<'a> {
+    /// `rows × columns` values.
+    pub values: &'a [f32],
+    /// Values from one row to the next.
+    pub columns: usize,
+}
+
+impl<'a> Logits<'a> {
+    /// The first `vocabulary` values of a row.
+    fn row(self, row: usize, vocabulary: usize) -> &'a [f32] {
+        &self.values[row * self.columns..][..vocabulary]
+    }
+}
+
+/// Sums of one window.
+#[derive(Clone, Copy, Debug, Default)]
+struct WindowSums {
+    tokens: usize,
+    negative_log_likelihood: f64,
+    divergence: f64,
+    agreements: u64,
+}
+
+/// Collects scores window by window, and within a window chunk by chunk.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    vocabulary: usize,
+    with_reference: bool,
+    finished: Vec<WindowSums>,
+    sums: WindowSums,
+    tokens: Vec<u32>,
+    row: usize,
+}
+
+impl Scores {
+    /// Scores over the first `vocabulary` columns, with or without a reference model.
+    pub fn new(vocabulary: usize, with_reference: bool) -> Self {
+        Self {
+            vocabulary,
+            with_reference,
+            finished: vec![],
+            sums: WindowSums::default(),
+            tokens: vec![],
+            row: 0,
+        }
+    }
+
+    /// Starts a window of `tokens`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are no tokens, one lies outside the vocabulary, or the last window is
+    /// not complete.
+    pub fn begin_window(&mut self, tokens: &[u32]) -> Result<()> {
+        self.check_complete()?;
+        if tokens.is_empty() {
+            return Err(Error::shape("score", "a window without tokens"));
+        }
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocabulary) {
+            return Err(Error::shape(
+                "score",
+                format!("token {token} in the text, {} tokens in the model's vocabulary", self.vocabulary),
+            ));
+        }
+        self.tokens = tokens.to_vec();
+        self.row = 0;
+        self.sums = WindowSums { tokens: tokens.len(), ..Default::default() };
+        Ok(())
+    }
+
+    /// Takes the next rows of the window: the model's logits, and the reference's for the same tokens.
+    /// The last row ends the window.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are more rows than tokens, chunks differ in rows, or a reference is
+    /// missing or not expected; [`Error::Numerical`] with the row if a logit is not finite.
+    pub fn push(&mut self, model: Logits<'_>, reference: Option<Logits<'_>>) -> Result<()> {
+        let rows = self.rows(model)?;
+        if reference.is_some() != self.with_reference {
+            return Err(Error::shape("score", "a reference in only some of the chunks"));
+        }
+        let reference_rows = reference.map(|reference| self.rows(reference)).transpose()?;
+        if reference_rows.is_some_and(|count| count != rows) {
+            return Err(Error::shape(
+                "score",
+                format!("{rows} rows beside {reference_rows:?} of the reference"),
+            ));
+        }
+        if rows > self.tokens.len() - self.row {
+            return Err(Error::shape(
+                "score",
+                format!("row {} of a window of {} tokens", self.row + rows, self.tokens.len()),
+            ));
+        }
+        let vocabulary = self.vocabulary;
+        let scores: Vec<RowScore> = (0..rows)
+            .into_par_iter()
+            .map(|row| {
+                let target = self.tokens.get(self.row + row + 1).map(|&token| token as usize);
+                let fault = |whose: &str, token: usize| Error::Numerical {
+                    place: format!("logits of the {whose}"),
+                    message: format!(
+                        "token {token} of position {} in window {} is not finite; check the model with `exlay selftest`",
+                        self.row + row,
+                        self.finished.len()
+                    ),
+                };
+                score_row(model.row(row, vocabulary), reference.map(|logits| logits.row(row, vocabulary)), target, fault)
+            })
+            .collect::<Result<_>>()?;
+        for score in &scores {
+            self.sums.negative_log_likelihood += score.negative_log_likelihood;
+            self.sums.divergence += score.divergence;
+            self.sums.agreements += u64::from(score.agrees);
+        }
+        self.row += rows;
+        if self.row == self.tokens.len() {
+            self.finished.push(self.sums);
+            self.tokens.clear();
+            self.row = 0;
+        }
+        Ok(())
+    }
+
+    /// The statistics of all windows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the last window is not complete or no token was predicted.
+    pub fn summary(&self) -> Result<Summary> {
+        self.check_complete()?;
+        let windows = &self.finished;
+        if !windows.iter().any(|window| window.tokens > 1) {
+            return Err(Error::shape("score", "no token to predict: the text needs at least two"));
+        }
+        let over_rows = |value: fn(&WindowSums) -> f64| ratio(windows, value, |window| window.tokens as f64);
+        let loss =
+            ratio(windows, |window| window.negative_log_likelihood, |window| (window.tokens - 1) as f64);
+        let mean = loss.mean.exp();
+        Ok(Summary {
+            tokens: windows.iter().map(|window| window.tokens as u64).sum(),
+            windows: windows.len(),
+            perplexity: Estimate { mean, standard_error: loss.standard_error.map(|error| mean * error) },
+            kl_divergence: self.with_reference.then(|| over_rows(|window| window.divergence)),
+            top1_agreement: self.with_reference.then(|| over_rows(|window| window.agreements as f64)),
+        })
+    }
+
+    fn check_complete(&self) -> Result<()> {
+        if self.row < self.tokens.len() {
+            let message = format!("a window ends after {} of {} rows", self.row, self.tokens.len());
+            return Err(Error::shape("score", message));
+        }
+        Ok(())
+    }
+
+    fn rows(&self, logits: Logits<'_>) -> Result<usize> {
+        let Logits { values, columns } = logits;
+        if columns < self.vocabulary || columns == 0 || values.len() % columns != 0 {
+            return Err(Error::shape(
+                "score",
+                format!("{} logits in rows of {columns}, vocabulary {}", values.len(), self.vocabulary),
+            ));
+        }
+        Ok(values.len() / columns)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RowScore {
+    negative_log_likelihood: f64,
+    divergence: f64,
+    agrees: bool,
+}
+
+/// Scores one row; without a `target` its likelihood counts as nothing.
+fn score_row(
+    model: &[f32],
+    reference: Option<&[f32]>,
+    target: Option<usize>,
+    fault: impl Fn(&str, usize) -> Error,
+) -> Result<RowScore> {
+    let best = highest(model).map_err(|token| fault("model", token))?;
+    let shift = f64::from(model[best]);
+    let sum: f64 = model.iter().map(|&x| (f64::from(x) - shift).exp()).sum();
+    let log_sum = shift + sum.ln();
+    let negative_log_likelihood = target.map_or(0.0, |target| log_sum - f64::from(model[target]));
+    let Some(reference) = reference else {
+        return Ok(RowScore { negative_log_likelihood, divergence: 0.0, agrees: false });
+    };
+    let reference_best = highest(reference).map_err(|token| fault("reference", token))?;
+    let reference_shift = f64::from(reference[reference_best]);
+    // With p = e / Σe: Σ p (ln p - ln q) = Σ e (r - m) / Σ e - ln Σ exp r + ln Σ exp m.
+    let (mut reference_sum, mut weighted) = (0.0, 0.0);
+    for (&r, &m) in reference.iter().zip(model) {
+        let e = (f64::from(r) - reference_shift).exp();
+        reference_sum += e;
+        weighted += e * (f64::from(r) - f64::from(m));
+    }
+    let divergence = weighted / reference_sum - (reference_shift + reference_sum.ln()) + log_sum;
+    Ok(RowScore { negative_log_likelihood, divergence, agrees: best == reference_best })
+}
+
+/// The index of the highest value, the lowest of equals; `Err` with the first that is not finite.
+fn highest(row: &[f32]) -> std::result::Result<usize, usize> {
+    let mut best = 0;
+    for (index, &value) in row.iter().enumerate() {
+        if !value.is_finite() {
+            return Err(index);
+        }
+        if value > row[best] {
+            best = index;
+        }
+    }
+    Ok(best)
+}
+
+/// `Σ value / Σ weight` over windows, with the standard error of a ratio of sums over windows
+/// (Cochran, "Sampling techniques", 2.11); for equal weights that is the deviation of the windows'
+/// means over √windows.
+fn ratio(
+    windows: &[WindowSums],
+    value: impl Fn(&WindowSums) -> f64,
+    weight: impl Fn(&WindowSums) -> f64,
+) -> Estimate {
+    let total: f64 = windows.iter().map(&weight).sum();
+    let mean = windows.iter().map(&value).sum::<f64>() / total;
+    let count = windows.len() as f64;
+    let standard_error = (windows.len() > 1).then(|| {
+        let squares: f64 = windows.iter().map(|w| (value(w) - mean * weight(w)).powi(2)).sum();
+        (squares * count / (count - 1.0)).sqrt() / total
+    });
+    Estimate { mean, standard_error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(values: &[f32], columns: usize) -> Logits<'_> {
+        Logits { values, columns }
+    }
+
+    /// Rows of logits that are the logarithms of probabilities, up to a constant of each row.
+    fn log_rows(rows: &[&[f64]]) -> Vec<f32> {
+        let shifts = [0.0, 7.5, -31.0].iter().cycle();
+        rows.iter().zip(shifts).flat_map(|(row, s)| row.iter().map(move |p| (p.ln() + s) as f32)).collect()
+    }
+
+    /// f32 logits up to 32 are off by 2^-20 at most; each figure is a sum of at most three such.
+    const TOLERANCE: f64 = 3e-6;
+
+    fn assert_near(got: f64, want: f64) {
+        assert!((got - want).abs() < TOLERANCE, "{got}, expected {want}");
+    }
+
+    #[test]
+    fn perplexity_of_one_window_by_hand() {
+        let logits = log_rows(&[&[0.5, 0.25, 0.25], &[0.125, 0.125, 0.75], &[0.2, 0.2, 0.6]]);
+        let mut scores = Scores::new(3, false);
+        scores.begin_window(&[0, 1, 2]).unwrap();
+        scores.push(chunk(&logits, 3), None).unwrap();
+        let summary = scores.summary().unwrap();
+        // Row 0 predicts token 1 (0.25), row 1 predicts token 2 (0.75), row 2 predicts nothing.
+        assert_near(summary.perplexity.mean, 1.0 / (0.25_f64 * 0.75).sqrt());
+        assert_eq!((summary.tokens, summary.windows), (3, 1));
+        assert_eq!(summary.perplexity.standard_error, None);
+        assert_eq!((summary.kl_divergence, summary.top1_agreement), (None, None));
+    }
+
+    #[test]
+    fn divergence_and_agreement_by_hand() {
+        let model = log_rows(&[&[0.5, 0.5], &[0.25, 0.75]]);
+        let reference = log_rows(&[&[0.25, 0.75], &[0.125, 0.875]]);
+        let mut scores = Scores::new(2, true);
+        scores.begin_window(&[0, 1]).unwrap();
+        scores.push(chunk(&model, 2), Some(chunk(&reference, 2))).unwrap();
+        let summary = scores.summary().unwrap();
+        let first = 0.25 * (0.25_f64 / 0.5).ln() + 0.75 * (0.75_f64 / 0.5).ln();
+        let second = 0.125 * (0.125_f64 / 0.25).ln() + 0.875 * (0.875_f64 / 0.75).ln();
+        assert_near(summary.kl_divergence.unwrap().mean, (first + second) / 2.0);
+        // Row 0 of the model is a tie, taken as token 0, beside token 1; row 1 agrees.
+        assert_near(summary.top1_agreement.unwrap().mean, 0.5);
+    }
+
+    #[test]
+    fn a_model_does_not_diverge_from_itself() {
+        let logits: Vec<f32> = (0..5 * 37).map(|i| ((i * 7919) % 101) as f32 / 3.0 - 20.0).collect();
+        let mut scores = Scores::new(37, true);
+        scores.begin_window(&[1, 2, 3, 4, 5]).unwrap();
+        scores.push(chunk(&logits, 37), Some(chunk(&logits, 37))).unwrap();
+        let summary = scores.summary().unwrap();
+        assert_eq!(summary.kl_divergence.unwrap().mean, 0.0);
+        assert_eq!(summary.top1_agreement.unwrap().mean, 1.0);
+    }
+
+    #[test]
+    fn standard_errors_over_windows_by_hand() {
+        let mut scores = Scores::new(2, true);
+        let even = log_rows(&[&[0.5, 0.5], &[0.5, 0.5]]);
+        // Negative log likelihoods ln 2, ln 4, ln 8 of token 1 and divergences of the fair coin.
+        for p in [0.5, 0.25, 0.125] {
+            let model = log_rows(&[&[1.0 - p, p], &[1.0 - p, p]]);
+            scores.begin_window(&[0, 1]).unwrap();
+            scores.push(chunk(&model, 2), Some(chunk(&even, 2))).unwrap();
+        }
+        let summary = scores.summary().unwrap();
+        assert_near(summary.perplexity.mean, 4.0);
+        // Deviation of (1, 2, 3) ln 2 is ln 2; the perplexity's error is 4 times as large.
+        assert_near(summary.perplexity.standard_error.unwrap(), 4.0 * 2_f64.ln() / 3_f64.sqrt());
+        let kl: Vec<f64> =
+            [0.5_f64, 0.25, 0.125].iter().map(|p| -2_f64.ln() - 0.5 * (p * (1.0 - p)).ln()).collect();
+        let mean = kl.iter().sum::<f64>() / 3.0;
+        let variance = kl.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 2.0;
+        assert_near(summary.kl_divergence.unwrap().mean, mean);
+        assert_near(summary.kl_divergence.unwrap().standard_error.unwrap(), (variance / 3.0).sqrt());
+    }
+
+    #[test]
+    fn windows_of_different_length_are_weighted_by_their_tokens() {
+        let mut scores = Scores::new(2, false);
+        for (tokens, p) in [(&[0, 1][..], 0.5), (&[0, 1, 1, 1][..], 0.25)] {
+            let row: &[f64] = &[1.0 - p, p];
+            let logits = log_rows(&vec![row; tokens.len()]);
+            scores.begin_window(tokens).unwrap();
+            scores.push(chunk(&logits, 2), None).unwrap();
+        }
+        // (1 · ln 2 + 3 · ln 4) / 4 = 1.75 ln 2; residuals ∓0.75 ln 2, so √(2 · 2 · 0.75²) / 4 = 0.375.
+        let perplexity = scores.summary().unwrap().perplexity;
+        assert_near(perplexity.mean, 2_f64.powf(1.75));
+        assert_near(perplexity.standard_error.unwrap(), perplexity.mean * 0.375 * 2_f64.ln());
+    }
+
+    #[test]
+    fn chunks_and_padding_change_no_bit() {
+        let (rows, vocabulary) = (7, 37);
+        let value = |i: usize, salt: usize| ((i * 7919 + salt) % 1009) as f32 / 50.0 - 10.0;
+        let tokens: Vec<u32> = (0..rows as u32).map(|i| i * 5 % 37).collect();
+        let run = |columns: usize, chunk_rows: usize, threads: usize| {
+            let table = |salt| -> Vec<f32> {
+                let at = |row, column| {
+                    if column < vocabulary { value(row * vocabulary + column, salt) } else { 1e4 }
+                };
+                (0..rows).flat_map(|row| (0..columns).map(move |column| at(row, column))).collect()
+            };
+            let (model, reference) = (table(1), table(77));
+            let mut scores = Scores::new(vocabulary, true);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                scores.begin_window(&tokens).unwrap();
+                let size = chunk_rows * columns;
+                for (model, reference) in model.chunks(size).zip(reference.chunks(size)) {
+                    scores.push(chunk(model, columns), Some(chunk(reference, columns))).unwrap();
+                }
+                scores.summary().unwrap()
+            })
+        };
+        let whole = run(37, 7, 1);
+        assert!(whole.kl_divergence.unwrap().mean > 1.0, "the two tables differ");
+        assert_eq!(whole, run(64, 7, 3));
+        assert_eq!(whole, run(37, 3, 2));
+        assert_eq!(whole, run(38, 1, 1));
+    }
+
+    #[test]
+    fn misuse_is_refused() {
+        let mut scores = Scores::new(3, false);
+        assert!(scores.summary().is_err(), "nothing scored");
+        assert!(scores.begin_window(&[]).is_err());
+        assert!(scores.begin_window(&[0, 3]).is_err(), "token outside the vocabulary");
+        scores.begin_window(&[0, 1]).unwrap();
+        assert!(scores.push(chunk(&[0.0; 4], 2), None).is_err(), "fewer columns than the vocabulary");
+        assert!(scores.push(chunk(&[0.0; 7], 3), None).is_err(), "half a row");
+        assert!(scores.push(chunk(&[0.0; 9], 3), None).is_err(), "three rows for two tokens");
+        assert!(
+            scores.push(chunk(&[0.0; 3], 3), Some(chunk(&[0.0; 3], 3))).is_err(),
+            "no reference expected"
+        );
+        scores.push(chunk(&[0.0; 3], 3), None).unwrap();
+        assert!(scores.begin_window(&[0]).is_err(), "the last window is not complete");
+        assert!(scores.summary().is_err());
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_name_the_place() {
+        let mut scores = Scores::new(2, true);
+        scores.begin_window(&[0, 1, 0]).unwrap();
+        let good = [0.0; 6];
+        let bad = [0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0];
+        let error = scores.push(chunk(&bad, 2), Some(chunk(&good, 2))).unwrap_err();
+        assert!(matches!(error, Error::Numerical { .. }));
+        assert!(error.to_string().contains("the model: token 1 of position 1 in window 0"), "{error}");
+        let error = scores.push(chunk(&good, 2), Some(chunk(&bad, 2))).unwrap_err();
+        assert!(error.to_string().contains("the reference"), "{error}");
+    }
+
+    #[test]
+    fn text_is_cut_into_consecutive_windows() {
+        let tokens: Vec<u32> = (0..10).collect();
+        let cut = |length, count| windows(&tokens, length, count).map(<[u32]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(cut(4, 9), [[0, 1, 2, 3], [4, 5, 6, 7]]);
+        assert_eq!(cut(4, 1), [[0, 1, 2, 3]]);
+        assert_eq!(cut(11, 3), [tokens.clone()], "a short text is one window");
+        assert_eq!(windows(&[], 4, 2).count(), 0);
+        assert_eq!(cut(0, 2).len(), 2, "a length of zero does not panic");
+    }
+}
