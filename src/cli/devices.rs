@@ -1,0 +1,106 @@
+//! `exlay devices`: the adapters that can be chosen.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{Align, Table};
+use super::units;
+
+/// List the adapters that --adapter can choose, best first.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct DevicesArgs {}
+
+/// All adapters.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct DevicesReport {
+    /// In the order in which they are preferred.
+    pub(crate) adapters: Vec<AdapterReport>,
+}
+
+/// One adapter.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct AdapterReport {
+    /// What `--adapter` takes.
+    pub(crate) index: usize,
+    pub(crate) name: String,
+    /// Name and version of the driver.
+    pub(crate) driver: String,
+    /// `vulkan`, `metal` or `dx12`.
+    pub(crate) backend: String,
+    /// `discrete`, `integrated`, `software`…
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// The best tier it offers.
+    pub(crate) tier: String,
+    /// Largest buffer in bytes.
+    pub(crate) max_buffer_bytes: u64,
+    /// Largest part of a buffer that a kernel can see, in bytes.
+    pub(crate) max_binding_bytes: u64,
+    /// Memory that a workgroup shares, in bytes.
+    pub(crate) workgroup_memory_bytes: u64,
+}
+
+impl std::fmt::Display for DevicesReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use Align::{Left, Right};
+        let mut table = Table::new(&[
+            ("#", Right),
+            ("name", Left),
+            ("type", Left),
+            ("backend", Left),
+            ("tier", Left),
+            ("buffer", Right),
+            ("binding", Right),
+            ("workgroup", Right),
+            ("driver", Left),
+        ]);
+        for adapter in &self.adapters {
+            table.row(vec![
+                adapter.index.to_string(),
+                adapter.name.clone(),
+                adapter.kind.clone(),
+                adapter.backend.clone(),
+                adapter.tier.clone(),
+                units::bytes(adapter.max_buffer_bytes),
+                units::bytes(adapter.max_binding_bytes),
+                units::bytes(adapter.workgroup_memory_bytes),
+                adapter.driver.clone(),
+            ]);
+        }
+        write!(f, "{table}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output;
+    use insta::assert_snapshot;
+
+    fn adapter(index: usize, name: &str, kind: &str, tier: &str) -> AdapterReport {
+        AdapterReport {
+            index,
+            name: name.into(),
+            driver: "NVIDIA 580.159".into(),
+            backend: "vulkan".into(),
+            kind: kind.into(),
+            tier: tier.into(),
+            max_buffer_bytes: 1 << 40,
+            max_binding_bytes: 128 << 20,
+            workgroup_memory_bytes: 48 << 10,
+        }
+    }
+
+    #[test]
+    fn adapters_as_a_table_and_as_json() {
+        let mut report = DevicesReport {
+            adapters: vec![
+                adapter(0, "NVIDIA H100 80GB HBM3", "discrete", "coop"),
+                adapter(1, "llvmpipe", "software", "subgroup"),
+            ],
+        };
+        assert_snapshot!(report.to_string(), @"");
+        report.adapters.truncate(1);
+        assert_snapshot!(output::json(&report).unwrap(), @"");
+    }
+}
