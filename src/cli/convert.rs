@@ -199,7 +199,10 @@ mod tests {
         assert!(message("convert -o /nonexistent --output out").contains("--model"));
         assert!(message("convert -i in -o /nonexistent --output out").contains("--calibration"));
         let here = env!("CARGO_MANIFEST_DIR");
-        assert!(convert(&format!("convert -o {here} --output out")).unwrap().check().is_ok(), "a job can be there");
+        assert!(
+            convert(&format!("convert -o {here} --output out")).unwrap().check().is_ok(),
+            "a job can be there"
+        );
         assert!(message(&format!("convert -o {here} --output out --no-resume")).contains("--model"));
     }
 
@@ -215,10 +218,21 @@ mod tests {
             peak_device_bytes: 1 << 30,
             peak_host_bytes: 3 << 29,
         };
-        assert_snapshot!(report.to_string(), @"");
+        assert_snapshot!(report.to_string(), @r"
+        written      out
+        bits         2.9987 per weight of the decoder, 3 asked for
+        head         6.4800 bits per weight
+        size         117.4 MiB
+        time         12 min 34 s
+        peak memory  device 1.0 GiB, host 1.5 GiB
+        ");
         (report.target_bits_per_weight, report.bits_per_weight) = (None, None);
         (report.head_bits_per_weight, report.total_bytes) = (None, None);
         report.output = "measurement.json".into();
-        assert_snapshot!(report.to_string(), @"");
+        assert_snapshot!(report.to_string(), @r"
+        written      measurement.json
+        time         12 min 34 s
+        peak memory  device 1.0 GiB, host 1.5 GiB
+        ");
     }
 }

@@ -99,8 +99,28 @@ mod tests {
                 adapter(1, "llvmpipe", "software", "subgroup"),
             ],
         };
-        assert_snapshot!(report.to_string(), @"");
+        assert_snapshot!(report.to_string(), @r"
+        #  name                   type      backend  tier       buffer    binding  workgroup  driver
+        0  NVIDIA H100 80GB HBM3  discrete  vulkan   coop      1.0 TiB  128.0 MiB   48.0 KiB  NVIDIA 580.159
+        1  llvmpipe               software  vulkan   subgroup  1.0 TiB  128.0 MiB   48.0 KiB  NVIDIA 580.159
+        ");
         report.adapters.truncate(1);
-        assert_snapshot!(output::json(&report).unwrap(), @"");
+        assert_snapshot!(output::json(&report).unwrap(), @r#"
+        {
+          "adapters": [
+            {
+              "index": 0,
+              "name": "NVIDIA H100 80GB HBM3",
+              "driver": "NVIDIA 580.159",
+              "backend": "vulkan",
+              "type": "discrete",
+              "tier": "coop",
+              "max_buffer_bytes": 1099511627776,
+              "max_binding_bytes": 134217728,
+              "workgroup_memory_bytes": 49152
+            }
+          ]
+        }
+        "#);
     }
 }

@@ -115,7 +115,11 @@ impl std::fmt::Display for EvalReport {
             writeln!(f, "top-1 agreement  {} %", with_error(100.0 * agreement, error, 2))?;
         }
         let (tokens, time) = (units::count(self.tokens), units::seconds(self.seconds));
-        writeln!(f, "scored           {tokens} tokens in {} windows of {}, {time}", self.windows, self.context)
+        writeln!(
+            f,
+            "scored           {tokens} tokens (windows: {} of {}), {time}",
+            self.windows, self.context
+        )
     }
 }
 
@@ -148,8 +152,27 @@ mod tests {
             top1_agreement: Some(estimate(0.7164, 0.0031)),
         };
         let report = EvalReport::new(&summary, 512, 12.34, "llvmpipe".into());
-        assert_snapshot!(report.to_string(), @"");
-        assert_snapshot!(output::json(&report).unwrap(), @"");
+        assert_snapshot!(report.to_string(), @r"
+        perplexity       17.7926 ± 0.3100
+        KL divergence    0.229461 ± 0.001230 nats
+        top-1 agreement  71.64 ± 0.31 %
+        scored           20,480 tokens (windows: 40 of 512), 12.3 s
+        ");
+        assert_snapshot!(output::json(&report).unwrap(), @r#"
+        {
+          "tokens": 20480,
+          "windows": 40,
+          "context": 512,
+          "perplexity": 17.79264,
+          "perplexity_se": 0.31,
+          "kl_divergence": 0.229461,
+          "kl_divergence_se": 0.00123,
+          "top1_agreement": 0.7164,
+          "top1_agreement_se": 0.0031,
+          "seconds": 12.34,
+          "adapter": "llvmpipe"
+        }
+        "#);
     }
 
     #[test]
@@ -158,7 +181,24 @@ mod tests {
         let summary =
             Summary { tokens: 512, windows: 1, perplexity, kl_divergence: None, top1_agreement: None };
         let report = EvalReport::new(&summary, 512, 0.5, "llvmpipe".into());
-        assert_snapshot!(report.to_string(), @"");
-        assert_snapshot!(output::json(&report).unwrap(), @"");
+        assert_snapshot!(report.to_string(), @r"
+        perplexity       14.5900
+        scored           512 tokens (windows: 1 of 512), 0.50 s
+        ");
+        assert_snapshot!(output::json(&report).unwrap(), @r#"
+        {
+          "tokens": 512,
+          "windows": 1,
+          "context": 512,
+          "perplexity": 14.59,
+          "perplexity_se": null,
+          "kl_divergence": null,
+          "kl_divergence_se": null,
+          "top1_agreement": null,
+          "top1_agreement_se": null,
+          "seconds": 0.5,
+          "adapter": "llvmpipe"
+        }
+        "#);
     }
 }

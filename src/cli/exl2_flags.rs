@@ -41,7 +41,11 @@ struct Dropped {
 
 const ROPE: &str = "RoPE comes from config.json";
 const DROPPED: [Dropped; 7] = [
-    Dropped { spellings: ["-res", "--resume"], has_value: false, reason: "a job in --work-dir is always resumed" },
+    Dropped {
+        spellings: ["-res", "--resume"],
+        has_value: false,
+        reason: "a job in --work-dir is always resumed",
+    },
     Dropped {
         spellings: ["-so", "--status_output"],
         has_value: false,
@@ -157,7 +161,8 @@ mod tests {
 
     #[test]
     fn flags_without_meaning_are_taken_out_with_their_values_and_a_line() {
-        let (line, notes) = rewritten("exlay convert -res -hsol 8 -rs 2.0 --rope_alpha=1 -fst -so -gr 4 -b 3");
+        let (line, notes) =
+            rewritten("exlay convert -res -hsol 8 -rs 2.0 --rope_alpha=1 -fst -so -gr 4 -b 3");
         assert_eq!(line, "exlay convert -b 3");
         assert_eq!(notes.len(), 7);
         assert_eq!(notes[2], "-rs has no meaning here: RoPE comes from config.json");

@@ -170,11 +170,40 @@ mod tests {
 
     #[test]
     fn the_statistics_as_text() {
-        assert_snapshot!(report().statistics(), @"");
+        assert_snapshot!(report().statistics(), @r"
+        adapter     llvmpipe
+        load        0.42 s
+        prompt      3 tokens, 1234.6 tokens/s
+        generation  2 tokens, 88.1 tokens/s
+        memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
+        ");
     }
 
     #[test]
     fn the_report_as_json() {
-        assert_snapshot!(output::json(&report()).unwrap(), @"");
+        assert_snapshot!(output::json(&report()).unwrap(), @r#"
+        {
+          "prompt_token_ids": [
+            1,
+            99,
+            7
+          ],
+          "token_ids": [
+            12,
+            2
+          ],
+          "text": " a \"fox\"\n",
+          "load_seconds": 0.4218,
+          "prompt_tokens_per_second": 1234.56,
+          "tokens_per_second": 88.125,
+          "memory": {
+            "weights": 6832128,
+            "cache": 2097152,
+            "scratch": 1300000,
+            "peak": 11534336
+          },
+          "adapter": "llvmpipe"
+        }
+        "#);
     }
 }

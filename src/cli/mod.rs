@@ -3,10 +3,22 @@
 //!
 //! Data goes to stdout, everything about the run to stderr. No arithmetic of the model is done here.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
+mod convert;
+#[cfg_attr(not(test), allow(dead_code, reason = "waits for the model's interface"))]
+mod devices;
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
+mod eval;
 mod exl2_flags;
 pub(crate) mod failure;
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
+mod generate;
 mod inspect;
 mod output;
+#[expect(dead_code, reason = "waits for the model's interface")]
+mod progress;
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
+mod selftest;
 mod units;
 
 use std::ffi::OsString;
@@ -15,8 +27,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Quantizes Llama-family models to mixed-precision EXL2 and runs them on any GPU.
 #[derive(Debug, Parser)]
-#[command(name = "exlay", version, max_term_width = 100, disable_help_subcommand = false)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+#[command(
+    name = "exlay",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -87,9 +103,22 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    /// The whole command line, those commands included that are not in [`Command`] yet.
+    /// A command's flags, read from a command line without the program's name.
+    pub(super) fn parse<A: Args>(line: &str) -> Result<A, clap::Error> {
+        let command = A::augment_args(clap::Command::new("command"));
+        let matches = command.try_get_matches_from(line.split(' '))?;
+        A::from_arg_matches(&matches)
+    }
+
+    /// The whole command line, with those commands that are not in [`Command`] yet.
     fn commands() -> clap::Command {
+        let later = |name: &'static str| clap::Command::new(name);
         Cli::command()
+            .subcommand(convert::ConvertArgs::augment_args(later("convert")))
+            .subcommand(generate::GenerateArgs::augment_args(later("generate")))
+            .subcommand(eval::EvalArgs::augment_args(later("eval")))
+            .subcommand(devices::DevicesArgs::augment_args(later("devices")))
+            .subcommand(selftest::SelftestArgs::augment_args(later("selftest")))
     }
 
     #[test]
@@ -109,7 +138,15 @@ mod tests {
                 flags += 1;
             }
         }
-        assert!(flags > 0);
+        assert!(flags > 30, "{flags}");
         assert!(commands().get_arguments().all(|flag| flag.get_help().is_some()));
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in ["exlay --json --vram 2G inspect dir", "exlay inspect dir --vram 2G --json"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!((cli.global.json, cli.global.vram), (true, Some(2 << 30)));
+        }
     }
 }

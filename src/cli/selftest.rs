@@ -47,7 +47,11 @@ impl SelftestReport {
         let count = |verdict: &str| self.kernels.iter().filter(|kernel| kernel.verdict == verdict).count();
         let (passed, failed) = (count(PASSED), count(FAILED));
         if failed > 0 {
-            bail!("{failed} of {} checks failed on {}; please report this table", self.kernels.len(), self.adapter);
+            bail!(
+                "{failed} of {} checks failed on {}; please report this table",
+                self.kernels.len(),
+                self.adapter
+            );
         }
         if passed == 0 {
             bail!("no check could run on {}", self.adapter);
@@ -109,10 +113,37 @@ mod tests {
         let good = kernel("rms_norm", Some(0.0), PASSED);
         let bad = kernel("quant_gemv", Some(0.125), FAILED);
         let all = report(vec![good.clone(), bad, skipped.clone()]);
-        assert_snapshot!(all.to_string(), @"");
-        assert_snapshot!(all.verdict().unwrap_err().to_string(), @"");
+        assert_snapshot!(all.to_string(), @r"
+        kernel      tier   shape       worst error    bound  verdict
+        rms_norm    plain  28672×8192       0.00e0  2.50e-5  passed
+        quant_gemv  plain  28672×8192      1.25e-1  2.50e-5  failed
+        matmul      plain  28672×8192            -        -  skipped: needs 4831838208 bytes
+        ");
+        assert_snapshot!(all.verdict().unwrap_err().to_string(), @"1 of 3 checks failed on llvmpipe; please report this table");
         assert!(report(vec![good.clone(), skipped.clone()]).verdict().is_ok());
         assert!(report(vec![skipped.clone()]).verdict().is_err(), "skipped is not passed");
-        assert_snapshot!(output::json(&report(vec![good, skipped])).unwrap(), @"");
+        assert_snapshot!(output::json(&report(vec![good, skipped])).unwrap(), @r#"
+        {
+          "kernels": [
+            {
+              "kernel": "rms_norm",
+              "tier": "plain",
+              "shape": "28672×8192",
+              "worst_error": 0.0,
+              "bound": 0.000025,
+              "verdict": "passed"
+            },
+            {
+              "kernel": "matmul",
+              "tier": "plain",
+              "shape": "28672×8192",
+              "worst_error": null,
+              "bound": null,
+              "verdict": "skipped: needs 4831838208 bytes"
+            }
+          ],
+          "adapter": "llvmpipe"
+        }
+        "#);
     }
 }

@@ -137,10 +137,7 @@ fn misuse_is_refused() {
     assert!(scores.push(chunk(&[0.0; 4], 2), None).is_err(), "fewer columns than the vocabulary");
     assert!(scores.push(chunk(&[0.0; 7], 3), None).is_err(), "half a row");
     assert!(scores.push(chunk(&[0.0; 9], 3), None).is_err(), "three rows for two tokens");
-    assert!(
-        scores.push(chunk(&[0.0; 3], 3), Some(chunk(&[0.0; 3], 3))).is_err(),
-        "no reference expected"
-    );
+    assert!(scores.push(chunk(&[0.0; 3], 3), Some(chunk(&[0.0; 3], 3))).is_err(), "no reference expected");
     scores.push(chunk(&[0.0; 3], 3), None).unwrap();
     assert!(scores.begin_window(&[0]).is_err(), "the last window is not complete");
     assert!(scores.summary().is_err());
