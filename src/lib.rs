@@ -17,6 +17,8 @@ pub mod formats;
 pub mod model;
 pub mod reference;
 
+pub mod selftest;
+
 pub mod generate;
 pub mod quant;
 

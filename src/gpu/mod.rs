@@ -1,1 +1,24 @@
-//! The life of a dispatch.
+//! Floor 1: what exlay needs of a graphics card, and nothing of models or files.
+//!
+//! The life of a dispatch: an [`Adapter`] is chosen and opened as a [`Device`]; the device turns a
+//! [`Variant`] of a shader into a [`Kernel`] once and keeps it; a [`CommandList`] holds dispatches
+//! with their buffers bound and their shapes fixed; [`CommandList::run`] encodes them into one
+//! compute pass and submits it, any number of times; errors that the driver or the validator
+//! reports come back from the call that caused them. Nothing here is global, so a process may use
+//! several devices side by side.
+
+mod adapter;
+mod buffer;
+mod capabilities;
+mod device;
+mod kernel;
+mod list;
+mod shader;
+
+pub use adapter::{Adapter, adapters, select};
+pub use buffer::Buffer;
+pub use capabilities::{Capabilities, Tier};
+pub use device::{Device, DeviceOptions, Memory};
+pub use kernel::{Binding, Interface, Kernel, parse};
+pub use list::{CommandList, flat_grid};
+pub use shader::{Variant, kernel_stems, source};

@@ -1,1 +1,69 @@
-//! What can be asked of the device, one operation a file.
+//! Floor 2: one operation a file, from shapes and buffers to a dispatch.
+//!
+//! | operation | formula | shader | oracle |
+//! |---|---|---|---|
+//! | [`embed`] | row of a table | `embed` | `reference::embed` |
+//! | [`rms_norm`] | x / rms(x) · w | `rms_norm` | `reference::rms_norm` |
+//! | [`permute`] | x[:, order] | `permute` | `reference::permute` |
+//! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_coop` | `reference::matmul` |
+//! | [`quant_matmul`] | the same with packed weights | `quant_gemv` | `reference::quant_matmul` |
+//! | [`dequantize`] | packed weights to halves | `dequantize` | `reference::dequantize` |
+//! | [`rope`] | rotary positions | `rope` | `reference::rope` |
+//! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
+//! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
+//! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
+//!
+//! An operation checks shapes, picks the variant for the device's tier and adds dispatches to a list; nothing runs
+//! until the list does. Which variants exist is told by [`variants`], so that a test can compile them all.
+
+pub mod attention;
+pub mod cache;
+pub mod dequantize;
+pub mod embed;
+pub mod matmul;
+pub mod permute;
+pub mod quant_matmul;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
+
+mod dense;
+mod quant;
+mod tensor;
+mod unpack;
+
+pub use dense::{DenseMatrix, Slab};
+pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes};
+pub use tensor::Tensor;
+
+use crate::gpu::{Capabilities, Tier, Variant};
+
+/// Lanes of a workgroup in kernels that go element by element.
+const ELEMENTWISE: u32 = 64;
+
+/// Puts the reduction of the tier behind `common/reduce.wgsl`: the one place where that is decided.
+fn with_reduce(variant: Variant, capabilities: &Capabilities) -> Variant {
+    if capabilities.tier() >= Tier::Subgroup {
+        variant.import("common/reduce.wgsl", "common/reduce_subgroup.wgsl")
+    } else {
+        variant
+    }
+}
+
+/// Every variant that a device with these capabilities may be asked for.
+pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
+    let mut all = vec![
+        embed::variant(),
+        rms_norm::variant(capabilities),
+        permute::variant(),
+        quant_matmul::variant(),
+        dequantize::variant(),
+        rope::variant(),
+        cache::variant(),
+        attention::merge_variant(),
+        swiglu::variant(),
+    ];
+    all.extend(matmul::variants(capabilities));
+    all.extend([16, 64, 128].map(|dim| attention::variant(capabilities, dim)));
+    all
+}

@@ -1,0 +1,24 @@
+// Gated activation: out = silu(gate) · up, with silu(g) = g / (1 + e^-g), elementwise over `count`.
+//
+// gate, up, out: f32 [count]. One lane an element, a flat grid.
+// Oracle: reference/swiglu.rs.
+override WG: u32;
+#import "common/index.wgsl"
+
+struct Params { count: u32 }
+var<immediate> p: Params;
+
+@group(0) @binding(0) var<storage, read> gate: array<f32>;
+@group(0) @binding(1) var<storage, read> up: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    let i = flat_workgroup(id, count) * WG + lane;
+    if (i >= p.count) {
+        return;
+    }
+    let g = gate[i];
+    out[i] = g / (1.0 + exp(-g)) * up[i];
+}

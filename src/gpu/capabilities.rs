@@ -1,0 +1,152 @@
+//! What an adapter can do, and the tiers that name useful subsets of it.
+
+use std::fmt;
+
+/// What an adapter can do, as far as a kernel may depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Half-precision arithmetic (`enable f16;`).
+    pub f16: bool,
+    /// Smallest and largest subgroup size, where subgroup operations exist.
+    pub subgroup: Option<(u32, u32)>,
+    /// `dot4I8Packed` is one instruction. An allow-list, since no API tells.
+    pub packed_dot: bool,
+    /// Edge of the square cooperative matrices (f16 × f16 → f32), 8 or 16.
+    pub cooperative: Option<u32>,
+}
+
+/// A named subset of the capabilities; each contains the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// 32-bit arithmetic and workgroup memory only.
+    Plain,
+    /// Half-precision arithmetic and subgroup operations too.
+    Subgroup,
+    /// Matrix units too.
+    Coop,
+}
+
+impl Tier {
+    /// All tiers, lowest first.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Subgroup, Self::Coop];
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Plain => "plain",
+            Self::Subgroup => "subgroup",
+            Self::Coop => "coop",
+        })
+    }
+}
+
+impl std::str::FromStr for Tier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|tier| tier.to_string() == text)
+            .ok_or_else(|| format!("unknown tier `{text}`; use plain, subgroup or coop"))
+    }
+}
+
+/// PCI vendor numbers of the allow-lists.
+mod vendor {
+    pub(super) const NVIDIA: u32 = 0x10de;
+    pub(super) const AMD: u32 = 0x1002;
+    pub(super) const APPLE: u32 = 0x106b;
+    /// Mesa's number, used by lavapipe.
+    pub(super) const MESA: u32 = 0x10005;
+}
+
+impl Capabilities {
+    /// Reads the capabilities of an adapter.
+    ///
+    /// Cooperative matrices are taken from an allow-list of vendors: old AMD drivers and Intel's
+    /// Alchemist advertise them and run them slower than plain shaders (llama.cpp keeps the same list).
+    pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
+        let features = adapter.features();
+        let info = adapter.get_info();
+        let subgroup = features.contains(wgpu::Features::SUBGROUP).then(|| {
+            // Metal reports 4 to 64 whatever the card; Apple's cards run 32.
+            if info.backend == wgpu::Backend::Metal {
+                (32, 32)
+            } else {
+                (info.subgroup_min_size, info.subgroup_max_size)
+            }
+        });
+        let square = |edge: u32| {
+            adapter.cooperative_matrix_properties().iter().any(|shape| {
+                [shape.m_size, shape.n_size, shape.k_size] == [edge; 3]
+                    && shape.ab_type == wgpu::CooperativeScalarType::F16
+                    && shape.cr_type == wgpu::CooperativeScalarType::F32
+            })
+        };
+        let allowed = [vendor::NVIDIA, vendor::AMD, vendor::APPLE, vendor::MESA].contains(&info.vendor)
+            || info.backend == wgpu::Backend::Metal;
+        let cooperative = (features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) && allowed)
+            .then(|| [16, 8].into_iter().find(|&edge| square(edge)))
+            .flatten();
+        Self {
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroup,
+            packed_dot: info.backend == wgpu::Backend::Vulkan
+                && [vendor::NVIDIA, vendor::AMD].contains(&info.vendor),
+            cooperative,
+        }
+    }
+
+    /// The highest tier that these capabilities contain.
+    pub fn tier(&self) -> Tier {
+        match (self.f16, self.subgroup, self.cooperative) {
+            (true, Some((least, most)), Some(_)) if least == most => Tier::Coop,
+            (true, Some(_), _) => Tier::Subgroup,
+            _ => Tier::Plain,
+        }
+    }
+
+    /// These capabilities without what `tier` does not name.
+    pub fn limited_to(&self, tier: Tier) -> Self {
+        Self {
+            f16: self.f16 && tier >= Tier::Subgroup,
+            subgroup: self.subgroup.filter(|_| tier >= Tier::Subgroup),
+            packed_dot: self.packed_dot,
+            cooperative: self.cooperative.filter(|_| tier >= Tier::Coop),
+        }
+    }
+
+    /// The features to ask of a device that is to have these capabilities.
+    pub(super) fn features(&self) -> wgpu::Features {
+        let mut features = wgpu::Features::IMMEDIATES;
+        features.set(wgpu::Features::SHADER_F16, self.f16);
+        features.set(wgpu::Features::SUBGROUP, self.subgroup.is_some());
+        features.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, self.cooperative.is_some());
+        features
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Capabilities {
+        Capabilities { f16: true, subgroup: Some((32, 32)), packed_dot: true, cooperative: Some(16) }
+    }
+
+    #[test]
+    fn a_lower_tier_has_lost_exactly_what_it_does_not_name() {
+        assert_eq!(all().tier(), Tier::Coop);
+        for tier in Tier::ALL {
+            assert_eq!(all().limited_to(tier).tier(), tier);
+        }
+        assert_eq!(all().limited_to(Tier::Plain).f16, false);
+    }
+
+    #[test]
+    fn a_varying_subgroup_size_rules_out_matrix_units() {
+        let varying = Capabilities { subgroup: Some((16, 32)), ..all() };
+        assert_eq!(varying.tier(), Tier::Subgroup);
+    }
+}

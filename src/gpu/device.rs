@@ -1,0 +1,359 @@
+//! An open device: memory with its accounting, transfers, kernels, and errors that come back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::adapter::Adapter;
+use super::buffer::Buffer;
+use super::capabilities::{Capabilities, Tier};
+use super::kernel::Kernel;
+use super::shader::Variant;
+use crate::{Error, Result};
+
+/// Uploads are cut into pieces of this many bytes, so that staging memory stays small.
+const UPLOAD_PIECE: usize = 16 << 20;
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceOptions {
+    /// Use no more than this tier.
+    pub tier: Option<Tier>,
+    /// Build kernels with bounds checks and the other safety costs.
+    pub checked: bool,
+    /// Refuse to hold more bytes than this.
+    pub memory_limit: Option<u64>,
+    /// Pretend that bindings end at this many bytes; for tests of slabs.
+    pub binding_limit: Option<u64>,
+}
+
+/// Bytes of device memory in exlay's own buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Held now.
+    pub held: u64,
+    /// The most held at any time.
+    pub peak: u64,
+}
+
+/// An open device; cloning shares it.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    raw: wgpu::Device,
+    queue: wgpu::Queue,
+    name: String,
+    tier: Tier,
+    capabilities: Capabilities,
+    limits: wgpu::Limits,
+    options: DeviceOptions,
+    held: AtomicU64,
+    peak: AtomicU64,
+    kernels: Mutex<HashMap<String, Kernel>>,
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+impl Device {
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `options.tier` is above the adapter's, [`Error::Device`] when the driver refuses.
+    pub fn open(adapter: &Adapter, options: DeviceOptions) -> Result<Self> {
+        let best = adapter.capabilities().tier();
+        let tier = options.tier.unwrap_or(best);
+        if tier > best {
+            let message = format!("{} reaches tier {best}, not {tier}", adapter.name());
+            return Err(Error::argument("--tier", message));
+        }
+        let capabilities = adapter.capabilities().limited_to(tier);
+        let mut limits = adapter.raw.limits();
+        if let Some(bytes) = options.binding_limit {
+            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
+        }
+        let experimental_features = if capabilities.cooperative.is_some() {
+            // SAFETY: the one experimental feature used is cooperative matrices; the shader that uses them is
+            // tested on each driver, and shapes are checked on the host before it is dispatched.
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("exlay"),
+            required_features: capabilities.features(),
+            required_limits: limits.clone(),
+            experimental_features,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        };
+        let (raw, queue) = pollster::block_on(adapter.raw.request_device(&descriptor)).map_err(|error| {
+            Error::Device { label: adapter.name().to_owned(), message: error.to_string() }
+        })?;
+        let lost = Arc::new(Mutex::new(None));
+        let note = Arc::clone(&lost);
+        raw.set_device_lost_callback(move |_, message| {
+            *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+        });
+        let note = Arc::clone(&lost);
+        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        }));
+        let name = adapter.name().to_owned();
+        Ok(Self(Arc::new(Inner {
+            raw,
+            queue,
+            name,
+            tier,
+            capabilities,
+            limits,
+            options,
+            held: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            kernels: Mutex::default(),
+            lost,
+        })))
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The tier in use.
+    pub fn tier(&self) -> Tier {
+        self.0.tier
+    }
+
+    /// What kernels may use.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    /// Largest size in bytes of a buffer that is bound whole.
+    pub fn max_slab_bytes(&self) -> u64 {
+        self.0.limits.max_storage_buffer_binding_size.min(self.0.limits.max_buffer_size) & !3
+    }
+
+    /// Most workgroups in one dimension of a dispatch.
+    pub fn max_workgroups(&self) -> u32 {
+        self.0.limits.max_compute_workgroups_per_dimension
+    }
+
+    /// Most invocations in one workgroup.
+    pub fn max_invocations(&self) -> u32 {
+        self.0.limits.max_compute_invocations_per_workgroup
+    }
+
+    /// Bytes held now and at most.
+    pub fn memory(&self) -> Memory {
+        Memory { held: self.0.held.load(Ordering::Relaxed), peak: self.0.peak.load(Ordering::Relaxed) }
+    }
+
+    /// True when both are the same open device.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Allocates `bytes` of zeroed memory, rounded up to a multiple of four and at least sixteen.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] past the user's limit or the card's memory, [`Error::Shape`] past the size of a binding.
+    pub fn alloc(&self, label: &str, bytes: u64) -> Result<Buffer> {
+        let bytes = bytes.max(16).next_multiple_of(4);
+        if bytes > self.max_slab_bytes() {
+            let message = format!(
+                "`{label}` needs {bytes} bytes in one piece, this adapter binds {}",
+                self.max_slab_bytes()
+            );
+            return Err(Error::shape("allocation", message));
+        }
+        let held = self.0.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let out_of_memory = |fits: u64| {
+            self.release(bytes);
+            Error::OutOfMemory { label: label.to_owned(), requested: bytes, held: held - bytes, fits }
+        };
+        if let Some(limit) = self.0.options.memory_limit
+            && held > limit
+        {
+            return Err(out_of_memory(limit.saturating_sub(held - bytes)));
+        }
+        let Some(raw) = self.try_buffer(label, bytes)? else {
+            let mut fits = bytes / 2 & !3;
+            while fits >= 1 << 20 && self.try_buffer("trial", fits)?.is_none() {
+                fits = fits / 2 & !3;
+            }
+            return Err(out_of_memory(fits));
+        };
+        self.0.peak.fetch_max(held, Ordering::Relaxed);
+        Ok(Buffer::new(self.clone(), raw, label, bytes))
+    }
+
+    /// Allocates and fills a buffer.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`] and [`Device::write`].
+    pub fn upload<T: bytemuck::NoUninit>(&self, label: &str, data: &[T]) -> Result<Buffer> {
+        let buffer = self.alloc(label, size_of_val(data) as u64)?;
+        self.write(&buffer, 0, data)?;
+        Ok(buffer)
+    }
+
+    /// Writes `data` at a byte offset (a multiple of four).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it does not fit, [`Error::Device`] from the driver.
+    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &Buffer, offset: u64, data: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        if offset % 4 != 0 || offset + bytes.len() as u64 > buffer.bytes() {
+            let message =
+                format!("{} bytes at {offset} into `{}` of {}", bytes.len(), buffer.label(), buffer.bytes());
+            return Err(Error::shape("upload", message));
+        }
+        self.guarded(buffer.label(), || {
+            for (index, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
+                let at = offset + (index * UPLOAD_PIECE) as u64;
+                if piece.len() % 4 == 0 {
+                    self.0.queue.write_buffer(buffer.raw(), at, piece);
+                } else {
+                    let mut padded = piece.to_vec();
+                    padded.resize(piece.len().next_multiple_of(4), 0);
+                    self.0.queue.write_buffer(buffer.raw(), at, &padded);
+                }
+                if bytes.len() > UPLOAD_PIECE {
+                    self.0.queue.submit([]);
+                    let _ = self.0.raw.poll(wgpu::PollType::Poll);
+                }
+            }
+        })
+    }
+
+    /// Waits for all earlier work and reads `count` values from a byte offset.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the range lies outside, [`Error::Device`] from the driver.
+    pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
+        &self,
+        buffer: &Buffer,
+        offset: u64,
+        count: usize,
+    ) -> Result<Vec<T>> {
+        let bytes = (count * size_of::<T>()) as u64;
+        if offset % 4 != 0 || offset + bytes > buffer.bytes() {
+            let message = format!("{bytes} bytes at {offset} of `{}` of {}", buffer.label(), buffer.bytes());
+            return Err(Error::shape("readback", message));
+        }
+        let mut result = vec![T::zeroed(); count];
+        if bytes == 0 {
+            return Ok(result);
+        }
+        let staging_bytes = bytes.next_multiple_of(4);
+        let staging = self.0.raw.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size: staging_bytes,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.guarded(buffer.label(), || {
+            let mut encoder = self.0.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(buffer.raw(), offset, &staging, 0, staging_bytes);
+            self.0.queue.submit([encoder.finish()]);
+            staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        })?;
+        self.wait(buffer.label())?;
+        let failed = |error: String| Error::Device { label: buffer.label().to_owned(), message: error };
+        let view = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
+        bytemuck::cast_slice_mut::<T, u8>(&mut result).copy_from_slice(&view[..bytes as usize]);
+        Ok(result)
+    }
+
+    /// Waits until the device has done everything submitted so far.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is lost.
+    pub fn wait(&self, label: &str) -> Result<()> {
+        let poll = self.0.raw.poll(wgpu::PollType::wait_indefinitely());
+        self.check_lost(label)?;
+        poll.map(|_| ())
+            .map_err(|error| Error::Device { label: label.to_owned(), message: error.to_string() })
+    }
+
+    /// The kernel of a variant, built at the first call and kept.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the compiler's text.
+    pub fn kernel(&self, variant: &Variant) -> Result<Kernel> {
+        let mut kernels = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(variant.key()) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Kernel::build(self, variant)?;
+        kernels.insert(variant.key().to_owned(), kernel.clone());
+        Ok(kernel)
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::Device {
+        &self.0.raw
+    }
+
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    pub(super) fn checked(&self) -> bool {
+        self.0.options.checked
+    }
+
+    pub(super) fn release(&self, bytes: u64) {
+        self.0.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Runs `work` and returns the first error that it makes the device report.
+    pub(super) fn guarded<R>(&self, label: &str, work: impl FnOnce() -> R) -> Result<R> {
+        let scopes =
+            [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal]
+                .map(|filter| self.0.raw.push_error_scope(filter));
+        let result = work();
+        let mut first = None;
+        for scope in scopes.into_iter().rev() {
+            first = pollster::block_on(scope.pop()).or(first);
+        }
+        if let Some(error) = first {
+            return Err(Error::Device { label: label.to_owned(), message: error.to_string() });
+        }
+        self.check_lost(label)?;
+        Ok(result)
+    }
+
+    fn check_lost(&self, label: &str) -> Result<()> {
+        match &*self.0.lost.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(message) => Err(Error::Device {
+                label: label.to_owned(),
+                message: format!("the device is lost: {message}"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// `None` when the card has not so much memory left.
+    fn try_buffer(&self, label: &str, bytes: u64) -> Result<Option<wgpu::Buffer>> {
+        let scope = self.0.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw = self.guarded(label, || {
+            self.0.raw.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: bytes,
+                usage: wgpu::BufferUsages::STORAGE
+                    | wgpu::BufferUsages::COPY_SRC
+                    | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        });
+        let memory = pollster::block_on(scope.pop());
+        match (raw, memory) {
+            (_, Some(_)) => Ok(None),
+            (Err(Error::Device { message, .. }), None) if message.to_lowercase().contains("memory") => {
+                Ok(None)
+            }
+            (raw, None) => raw.map(Some),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Dispatches with everything bound, made once and run any number of times.
+
+use super::buffer::Buffer;
+use super::device::Device;
+use super::kernel::Kernel;
+use crate::{Error, Result};
+
+/// Dispatches in order; each sees what those before it wrote.
+pub struct CommandList {
+    device: Device,
+    label: String,
+    commands: Vec<Command>,
+}
+
+enum Command {
+    Dispatch { kernel: Kernel, group: wgpu::BindGroup, immediates: Vec<u8>, grid: [u32; 3] },
+    Copy { from: Buffer, from_offset: u64, to: Buffer, to_offset: u64, bytes: u64 },
+    Clear { buffer: Buffer },
+}
+
+impl CommandList {
+    /// An empty list; `label` names it in errors.
+    pub fn new(device: &Device, label: impl Into<String>) -> Self {
+        Self { device: device.clone(), label: label.into(), commands: Vec::new() }
+    }
+
+    /// The device that will run it.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Number of dispatches, copies and clears.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// True without any command.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// Adds a dispatch: buffers in binding order, the immediates as the shader's struct has them, workgroups.
+    /// An empty grid adds nothing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the buffers do not fit the kernel's interface, one is of another device or is both
+    /// read and written, or the grid exceeds the device; [`Error::Device`] from the driver.
+    pub fn dispatch<P: bytemuck::NoUninit>(
+        &mut self,
+        kernel: &Kernel,
+        buffers: &[&Buffer],
+        immediates: &P,
+        grid: [u32; 3],
+    ) -> Result<()> {
+        let interface = kernel.interface();
+        let refuse = |message: String| Err(Error::shape(kernel.label(), message));
+        if buffers.len() != interface.bindings.len() {
+            return refuse(format!("{} buffers for {} bindings", buffers.len(), interface.bindings.len()));
+        }
+        if size_of::<P>() != interface.immediate_bytes as usize {
+            return refuse(format!(
+                "{} bytes of immediates for {}",
+                size_of::<P>(),
+                interface.immediate_bytes
+            ));
+        }
+        for (index, (buffer, binding)) in buffers.iter().zip(&interface.bindings).enumerate() {
+            if !buffer.device().is(&self.device) {
+                return refuse(format!("`{}` belongs to another device", buffer.label()));
+            }
+            let clash = |(other, bound): (&&Buffer, &super::kernel::Binding)| {
+                other.is(buffer) && bound.writes != binding.writes
+            };
+            if buffers.iter().zip(&interface.bindings).skip(index + 1).any(clash) {
+                return refuse(format!("`{}` is both read and written", buffer.label()));
+            }
+        }
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        if grid.iter().any(|&count| count > self.device.max_workgroups()) {
+            return refuse(format!("a grid of {grid:?} where {} is the most", self.device.max_workgroups()));
+        }
+        let entries: Vec<_> = buffers
+            .iter()
+            .enumerate()
+            .map(|(index, buffer)| wgpu::BindGroupEntry {
+                binding: index as u32,
+                resource: buffer.raw().as_entire_binding(),
+            })
+            .collect();
+        let group = self.device.guarded(kernel.label(), || {
+            self.device.raw().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(kernel.label()),
+                layout: kernel.layout(),
+                entries: &entries,
+            })
+        })?;
+        let immediates = bytemuck::bytes_of(immediates).to_vec();
+        self.commands.push(Command::Dispatch { kernel: kernel.clone(), group, immediates, grid });
+        Ok(())
+    }
+
+    /// Adds a copy of `bytes` (offsets and length multiples of four).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when a range lies outside its buffer or the buffers are one.
+    pub fn copy(
+        &mut self,
+        from: &Buffer,
+        from_offset: u64,
+        to: &Buffer,
+        to_offset: u64,
+        bytes: u64,
+    ) -> Result<()> {
+        let outside = from_offset + bytes > from.bytes() || to_offset + bytes > to.bytes();
+        if outside || from.is(to) || (from_offset | to_offset | bytes) % 4 != 0 {
+            let message = format!("{bytes} bytes from `{}` to `{}`", from.label(), to.label());
+            return Err(Error::shape("copy", message));
+        }
+        self.commands.push(Command::Copy {
+            from: from.clone(),
+            from_offset,
+            to: to.clone(),
+            to_offset,
+            bytes,
+        });
+        Ok(())
+    }
+
+    /// Adds the filling of a buffer with zeros.
+    pub fn clear(&mut self, buffer: &Buffer) {
+        self.commands.push(Command::Clear { buffer: buffer.clone() });
+    }
+
+    /// Submits the list; does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with this list's label.
+    pub fn run(&self) -> Result<()> {
+        self.device.guarded(&self.label, || {
+            let descriptor = wgpu::CommandEncoderDescriptor { label: Some(&self.label) };
+            let mut encoder = self.device.raw().create_command_encoder(&descriptor);
+            let mut rest = self.commands.as_slice();
+            while !rest.is_empty() {
+                let dispatches =
+                    rest.iter().take_while(|command| matches!(command, Command::Dispatch { .. })).count();
+                let (batch, after) = rest.split_at(dispatches);
+                encode_pass(&mut encoder, &self.label, batch);
+                let transfers =
+                    after.iter().take_while(|command| !matches!(command, Command::Dispatch { .. })).count();
+                after[..transfers].iter().for_each(|command| encode_transfer(&mut encoder, command));
+                rest = &after[transfers..];
+            }
+            self.device.queue().submit([encoder.finish()]);
+        })
+    }
+}
+
+fn encode_pass(encoder: &mut wgpu::CommandEncoder, label: &str, commands: &[Command]) {
+    if commands.is_empty() {
+        return;
+    }
+    let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
+    let mut pass = encoder.begin_compute_pass(&descriptor);
+    for command in commands {
+        if let Command::Dispatch { kernel, group, immediates, grid: [x, y, z] } = command {
+            pass.set_pipeline(kernel.pipeline());
+            pass.set_bind_group(0, group, &[]);
+            if !immediates.is_empty() {
+                pass.set_immediates(0, immediates);
+            }
+            pass.dispatch_workgroups(*x, *y, *z);
+        }
+    }
+}
+
+fn encode_transfer(encoder: &mut wgpu::CommandEncoder, command: &Command) {
+    match command {
+        Command::Copy { from, from_offset, to, to_offset, bytes } => {
+            encoder.copy_buffer_to_buffer(from.raw(), *from_offset, to.raw(), *to_offset, *bytes);
+        }
+        Command::Clear { buffer } => encoder.clear_buffer(buffer.raw(), 0, None),
+        Command::Dispatch { .. } => {}
+    }
+}
+
+/// A grid of `workgroups` folded into two dimensions where one is too short; kernels unfold it with
+/// `flat_workgroup` of `common/index.wgsl` and leave at once past the end.
+pub fn flat_grid(device: &Device, workgroups: u64) -> [u32; 3] {
+    let most = u64::from(device.max_workgroups());
+    let rows = workgroups.div_ceil(most).max(1);
+    [workgroups.div_ceil(rows) as u32, rows as u32, 1]
+}

@@ -1,0 +1,120 @@
+//! Causal attention over the paged cache; see `shaders/attention.wgsl` and `shaders/attention_merge.wgsl`.
+
+use super::cache::{PAGE, PagedCache, RowState};
+use super::{Tensor, with_reduce};
+use crate::gpu::{Capabilities, CommandList, Variant};
+use crate::{Error, Result};
+
+/// Lanes of a workgroup; heads have at most four times as many values.
+const LANES: u32 = 64;
+
+/// Rows times splits that keep a large card busy.
+const BUSY: usize = 64;
+
+/// Fewest positions in a split.
+const SPLIT_LEAST: usize = 128;
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    heads: u32,
+    kv_heads: u32,
+    pages_per_slot: u32,
+    split_len: u32,
+    splits: u32,
+    window: u32,
+    scale: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct MergeParams {
+    heads: u32,
+    dim: u32,
+    split_len: u32,
+    splits: u32,
+    window: u32,
+}
+
+pub(super) fn variant(capabilities: &Capabilities, dim: u32) -> Variant {
+    let variant =
+        Variant::new("attention").constant("WG", LANES).constant("PAGE", PAGE as u32).constant("DIM", dim);
+    with_reduce(variant, capabilities)
+}
+
+pub(super) fn merge_variant() -> Variant {
+    Variant::new("attention_merge").constant("WG", LANES)
+}
+
+/// How a context is cut for `rows` rows: (splits, positions in a split). Depends on nothing else, so that the order
+/// of additions, and with it the result, does not change from card to card.
+pub fn splits(rows: usize, context: usize) -> (usize, usize) {
+    let splits = (BUSY / rows.max(1)).clamp(1, context.div_ceil(SPLIT_LEAST).max(1));
+    let length = context.div_ceil(splits).next_multiple_of(SPLIT_LEAST);
+    (context.div_ceil(length).max(1), length)
+}
+
+/// out[r] = softmax(q[r]·Kᵀ / √dim)·V over the positions that row r sees: its own and those before it in its slot, at
+/// most `window` of them. q, out: [rows, heads · dim]; `partial` has room for rows · heads · splits · (dim + 2) values.
+/// Rows not in use keep what `out` holds.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "an attention has these operands; a struct would only rename them"
+)]
+pub fn attention(
+    list: &mut CommandList,
+    q: &Tensor,
+    cache: &PagedCache,
+    state: &RowState,
+    partial: &Tensor,
+    out: &Tensor,
+    rows: usize,
+    window: Option<usize>,
+) -> Result<()> {
+    let (dim, cols) = (cache.dim, q.cols());
+    let fits = dim % 8 == 0 && dim <= 4 * LANES as usize && cols % (dim * cache.kv_heads) == 0;
+    if !fits || rows > list.device().max_workgroups() as usize {
+        let message = format!("{rows} rows of {cols} with {} key heads of {dim}", cache.kv_heads);
+        return Err(Error::shape("attention", message));
+    }
+    q.expect("attention", rows, cols)?;
+    out.expect("attention", rows, cols)?;
+    let heads = cols / dim;
+    let (splits, split_len) = splits(rows, cache.pages_per_slot * PAGE);
+    partial.view(rows, heads * splits * (dim + 2))?;
+    let window = window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32);
+    let capabilities = list.device().capabilities().clone();
+    let params = Params {
+        heads: heads as u32,
+        kv_heads: cache.kv_heads as u32,
+        pages_per_slot: cache.pages_per_slot as u32,
+        split_len: split_len as u32,
+        splits: splits as u32,
+        window,
+        scale: (1.0 / (dim as f64).sqrt()) as f32,
+    };
+    let kernel = list.device().kernel(&variant(&capabilities, dim as u32))?;
+    let buffers = [
+        q.buffer(),
+        &cache.keys,
+        &cache.values,
+        &cache.pages,
+        &state.positions,
+        &state.slots,
+        partial.buffer(),
+    ];
+    list.dispatch(&kernel, &buffers, &params, [splits as u32, heads as u32, rows as u32])?;
+    let params = MergeParams {
+        heads: heads as u32,
+        dim: dim as u32,
+        split_len: split_len as u32,
+        splits: splits as u32,
+        window,
+    };
+    let kernel = list.device().kernel(&merge_variant())?;
+    let buffers = [partial.buffer(), &state.positions, out.buffer()];
+    list.dispatch(&kernel, &buffers, &params, [heads as u32, rows as u32, 1])
+}

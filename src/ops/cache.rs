@@ -1,0 +1,78 @@
+//! Keys and values into the paged cache; see `shaders/cache_write.wgsl`.
+
+use super::{ELEMENTWISE, Tensor};
+use crate::gpu::{Buffer, CommandList, Variant, flat_grid};
+use crate::{Error, Result};
+
+/// Positions in a page of the cache.
+pub const PAGE: usize = 256;
+
+/// Device state of the rows of a batch, one u32 each: position (`u32::MAX`: not in use) and slot.
+#[derive(Clone)]
+pub struct RowState {
+    /// Position of each row's token in its sequence.
+    pub positions: Buffer,
+    /// Which sequence each row belongs to.
+    pub slots: Buffer,
+}
+
+/// Keys and values of one layer, with the table that finds a slot's pages.
+#[derive(Clone)]
+pub struct PagedCache {
+    /// Halves [page][kv_head][PAGE][dim].
+    pub keys: Buffer,
+    /// Halves [page][kv_head][PAGE][dim].
+    pub values: Buffer,
+    /// u32 [slots, pages_per_slot].
+    pub pages: Buffer,
+    /// Pages that a slot can have.
+    pub pages_per_slot: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Values in a head, a multiple of 8.
+    pub dim: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    kv_heads: u32,
+    dim: u32,
+    pages_per_slot: u32,
+}
+
+pub(super) fn variant() -> Variant {
+    Variant::new("cache_write").constant("WG", ELEMENTWISE).constant("PAGE", PAGE as u32)
+}
+
+/// Stores k and v [rows, kv_heads · dim] of the rows in use at their slots and positions.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].
+pub fn cache_write(
+    list: &mut CommandList,
+    k: &Tensor,
+    v: &Tensor,
+    state: &RowState,
+    cache: &PagedCache,
+    rows: usize,
+) -> Result<()> {
+    let cols = cache.kv_heads * cache.dim;
+    k.expect("cache_write", rows, cols)?;
+    v.expect("cache_write", rows, cols)?;
+    if state.positions.bytes().min(state.slots.bytes()) < 4 * rows as u64 {
+        return Err(Error::shape("cache_write", format!("{rows} rows without a position or slot each")));
+    }
+    let kernel = list.device().kernel(&variant())?;
+    let grid = flat_grid(list.device(), (rows * cols / 2).div_ceil(ELEMENTWISE as usize) as u64);
+    let params = Params {
+        rows: rows as u32,
+        kv_heads: cache.kv_heads as u32,
+        dim: cache.dim as u32,
+        pages_per_slot: cache.pages_per_slot as u32,
+    };
+    let buffers =
+        [k.buffer(), v.buffer(), &state.positions, &state.slots, &cache.pages, &cache.keys, &cache.values];
+    list.dispatch(&kernel, &buffers, &params, grid)
+}

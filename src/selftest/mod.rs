@@ -1,0 +1,1 @@
+//! Each kernel against its oracle on the adapter at hand.
