@@ -1,14 +1,26 @@
 //! `exlay devices`: the adapters that can be chosen.
 
 use clap::Args;
+use exlay::gpu::{self, Adapter};
 use serde::Serialize;
 
-use super::output::{Align, Table};
-use super::units;
+use super::output::{self, Align, Table};
+use super::{GlobalArgs, units};
 
 /// List the adapters that --adapter can choose, best first.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct DevicesArgs {}
+
+pub(crate) fn run(global: &GlobalArgs) -> anyhow::Result<()> {
+    let adapters: Vec<AdapterReport> = gpu::adapters().iter().enumerate().map(AdapterReport::from).collect();
+    if adapters.is_empty() {
+        // Says what to install.
+        gpu::select(None)?;
+    }
+    let report = DevicesReport { adapters };
+    output::print(&if global.json { output::json(&report)? } else { report.to_string() })?;
+    Ok(())
+}
 
 /// All adapters.
 #[derive(Clone, Debug, Serialize)]
@@ -36,8 +48,21 @@ pub(crate) struct AdapterReport {
     pub(crate) max_buffer_bytes: u64,
     /// Largest part of a buffer that a kernel can see, in bytes.
     pub(crate) max_binding_bytes: u64,
-    /// Memory that a workgroup shares, in bytes.
-    pub(crate) workgroup_memory_bytes: u64,
+}
+
+impl From<(usize, &Adapter)> for AdapterReport {
+    fn from((index, adapter): (usize, &Adapter)) -> Self {
+        Self {
+            index,
+            name: adapter.name().to_string(),
+            driver: adapter.driver(),
+            backend: adapter.backend(),
+            kind: adapter.kind().to_string(),
+            tier: adapter.capabilities().tier().to_string(),
+            max_buffer_bytes: adapter.max_buffer_bytes(),
+            max_binding_bytes: adapter.max_binding_bytes(),
+        }
+    }
 }
 
 impl std::fmt::Display for DevicesReport {
@@ -51,7 +76,6 @@ impl std::fmt::Display for DevicesReport {
             ("tier", Left),
             ("buffer", Right),
             ("binding", Right),
-            ("workgroup", Right),
             ("driver", Left),
         ]);
         for adapter in &self.adapters {
@@ -63,7 +87,6 @@ impl std::fmt::Display for DevicesReport {
                 adapter.tier.clone(),
                 units::bytes(adapter.max_buffer_bytes),
                 units::bytes(adapter.max_binding_bytes),
-                units::bytes(adapter.workgroup_memory_bytes),
                 adapter.driver.clone(),
             ]);
         }
@@ -74,7 +97,6 @@ impl std::fmt::Display for DevicesReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output;
     use insta::assert_snapshot;
 
     fn adapter(index: usize, name: &str, kind: &str, tier: &str) -> AdapterReport {
@@ -87,7 +109,6 @@ mod tests {
             tier: tier.into(),
             max_buffer_bytes: 1 << 40,
             max_binding_bytes: 128 << 20,
-            workgroup_memory_bytes: 48 << 10,
         }
     }
 
@@ -100,9 +121,9 @@ mod tests {
             ],
         };
         assert_snapshot!(report.to_string(), @r"
-        #  name                   type      backend  tier       buffer    binding  workgroup  driver
-        0  NVIDIA H100 80GB HBM3  discrete  vulkan   coop      1.0 TiB  128.0 MiB   48.0 KiB  NVIDIA 580.159
-        1  llvmpipe               software  vulkan   subgroup  1.0 TiB  128.0 MiB   48.0 KiB  NVIDIA 580.159
+        #  name                   type      backend  tier       buffer    binding  driver
+        0  NVIDIA H100 80GB HBM3  discrete  vulkan   coop      1.0 TiB  128.0 MiB  NVIDIA 580.159
+        1  llvmpipe               software  vulkan   subgroup  1.0 TiB  128.0 MiB  NVIDIA 580.159
         ");
         report.adapters.truncate(1);
         assert_snapshot!(output::json(&report).unwrap(), @r#"
@@ -116,8 +137,7 @@ mod tests {
               "type": "discrete",
               "tier": "coop",
               "max_buffer_bytes": 1099511627776,
-              "max_binding_bytes": 134217728,
-              "workgroup_memory_bytes": 49152
+              "max_binding_bytes": 134217728
             }
           ]
         }

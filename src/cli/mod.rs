@@ -5,7 +5,6 @@
 
 #[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
 mod convert;
-#[cfg_attr(not(test), allow(dead_code, reason = "waits for the model's interface"))]
 mod devices;
 #[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
 mod eval;
@@ -24,6 +23,8 @@ mod units;
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use exlay::gpu::{self, Device, DeviceOptions, Tier};
+use exlay::model::Placement;
 
 /// Quantizes Llama-family models to mixed-precision EXL2 and runs them on any GPU.
 #[derive(Debug, Parser)]
@@ -43,6 +44,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::InspectArgs),
+    Devices(devices::DevicesArgs),
 }
 
 /// Flags that each command takes.
@@ -54,8 +56,8 @@ pub(crate) struct GlobalArgs {
     /// Use this adapter: its number in `exlay devices`, or part of its name.
     #[arg(long, global = true, value_name = "NUMBER|NAME", help_heading = "Device")]
     pub(crate) adapter: Option<String>,
-    /// Use no more of the adapter than this tier of features.
-    #[arg(long, global = true, help_heading = "Device")]
+    /// Use no more of the adapter than this tier of features: plain, subgroup or coop.
+    #[arg(long, global = true, value_parser = str::parse::<Tier>, help_heading = "Device")]
     pub(crate) tier: Option<Tier>,
     /// Use at most this much device memory, for example 8G or 512M.
     #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_size, help_heading = "Device")]
@@ -65,15 +67,22 @@ pub(crate) struct GlobalArgs {
     pub(crate) checked: bool,
 }
 
-/// Named sets of adapter features, each containing the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Tier {
-    /// Neither 16-bit arithmetic nor subgroups.
-    Plain,
-    /// 16-bit arithmetic and subgroups.
-    Subgroup,
-    /// Matrix units.
-    Coop,
+impl GlobalArgs {
+    /// Opens the device that these flags choose.
+    ///
+    /// # Errors
+    /// Without an adapter, or one that fits `--adapter`; as the driver reports.
+    #[expect(dead_code, reason = "waits for the model's interface")]
+    pub(crate) fn open_device(&self) -> exlay::Result<Device> {
+        let adapter = gpu::select(self.adapter.as_deref())?;
+        let options = DeviceOptions {
+            tier: self.tier,
+            checked: self.checked,
+            memory_limit: self.vram,
+            ..DeviceOptions::default()
+        };
+        Device::open(&adapter, options)
+    }
 }
 
 /// Where the rows of the embedding table are looked up.
@@ -83,6 +92,15 @@ pub(crate) enum Embedding {
     Device,
     /// In host memory, which saves the table's size on the device.
     Host,
+}
+
+impl From<Embedding> for Placement {
+    fn from(embedding: Embedding) -> Self {
+        match embedding {
+            Embedding::Device => Self::Device,
+            Embedding::Host => Self::Host,
+        }
+    }
 }
 
 /// Runs the command line `args`, the program's name first.
@@ -95,6 +113,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     rewritten.notes.iter().for_each(|line| output::note(line));
     match cli.command {
         Command::Inspect(args) => inspect::run(&args, &cli.global),
+        Command::Devices(_) => devices::run(&cli.global),
     }
 }
 
@@ -117,7 +136,6 @@ mod tests {
             .subcommand(convert::ConvertArgs::augment_args(later("convert")))
             .subcommand(generate::GenerateArgs::augment_args(later("generate")))
             .subcommand(eval::EvalArgs::augment_args(later("eval")))
-            .subcommand(devices::DevicesArgs::augment_args(later("devices")))
             .subcommand(selftest::SelftestArgs::augment_args(later("selftest")))
     }
 
