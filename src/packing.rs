@@ -1,1 +1,0 @@
-//! How EXL2 codes, scales and groups lie in 32-bit words.
