@@ -151,9 +151,11 @@ mod tests {
 
     #[test]
     fn sizes_at_8b() {
-        let cases: [(BlockKind, &[(usize, usize)], &[u64]); 2] = [
-            (BlockKind::Attention, &[(4096, 4096), (4096, 1024), (4096, 1024), (4096, 4096)], &ATTENTION_8B),
-            (BlockKind::Mlp, &[(4096, 14336), (4096, 14336), (14336, 4096)], &MLP_8B),
+        let attention = [(4096, 4096), (4096, 1024), (4096, 1024), (4096, 4096)];
+        let mlp = [(4096, 14336), (4096, 14336), (14336, 4096)];
+        let cases = [
+            (BlockKind::Attention, &attention[..], &ATTENTION_8B[..]),
+            (BlockKind::Mlp, &mlp[..], &MLP_8B[..]),
         ];
         for (kind, shapes, expected) in cases {
             let options = BlockOptions::of(kind);

@@ -68,7 +68,8 @@ impl Recipe {
             return refuse("widths must be in descending order, each once".into());
         }
         let sum: f64 = widths.iter().map(|(_, share)| share).sum();
-        if widths.iter().any(|(_, share)| !(*share > 0.0)) || !((sum - 1.0).abs() < 1e-9) {
+        let possible = |share: f64| share > 0.0 && share <= 1.0;
+        if !widths.iter().all(|&(_, share)| possible(share)) || (sum - 1.0).abs() >= 1e-9 {
             return refuse(format!("the shares must be above 0 and sum to 1, not {sum}"));
         }
         let fits = |size: &usize| *size > 0 && size.is_multiple_of(BLOCK_ROWS) && *size <= MOST_ROWS;

@@ -2,10 +2,10 @@
 //! a target: a pure function over opaque options. Where options come from and what they mean is not
 //! known here.
 //!
-//! All budgets are solved at once: [`frontier`] lists solutions from the cheapest to the dearest,
+//! All budgets are solved at once: the frontier lists solutions from the cheapest to the dearest,
 //! each better than the one before, without looking at the target. The target then picks the last
 //! one that fits. So the result is the same every time, and a larger target never gives a larger
-//! error. The distance from the optimum is proven by the Lagrangian bound of [`bound`]; on small
+//! error. The distance from the optimum is proven by the Lagrangian bound; on small
 //! instances the frontier is complete and the result is the optimum.
 
 mod bound;
