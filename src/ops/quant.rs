@@ -96,8 +96,12 @@ impl QuantMatrix {
                 Arc::new(Permutation { buffer: device.upload(&format!("{label}.order"), &order)?, order })
             }
         };
+        // Packed codes, scales and the slab in halves each fit into a binding.
         let column_bytes = 4 * matrix.layout.word_rows().max(matrix.layout.groups().len()) as u64;
-        let most = (device.max_slab_bytes() / column_bytes) as usize / SLAB_COLUMNS * SLAB_COLUMNS;
+        let half_bytes = 2 * matrix.k as u64;
+        let most = (device.max_slab_bytes() / column_bytes)
+            .min(device.max_slab_bytes().min(SLAB_HALVES) / half_bytes);
+        let most = most as usize / SLAB_COLUMNS * SLAB_COLUMNS;
         if most == 0 {
             return Err(Error::shape(
                 label,
