@@ -1,1 +1,12 @@
-//! Every byte on disk.
+//! Every byte on disk: configurations, safetensors, EXL2 tensors, tokenizers and calibration texts.
+//!
+//! Files are hostile input: what leaves this module has been checked against itself and against the
+//! configuration, so that the floors above may index by it. Nothing here knows of a device.
+
+pub mod config;
+pub mod exl2;
+mod header;
+mod json;
+pub mod rope;
+mod rope_config;
+pub mod safetensors;

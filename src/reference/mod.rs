@@ -1,1 +1,26 @@
-//! Oracles: plain loops in double precision.
+//! Oracles: plain loops in double precision, in the order of the formula they stand for.
+//!
+//! Kernel tests and `exlay selftest` compare with them, so nothing here shares code with `packing`,
+//! `gpu` or `ops`, and nothing here is fast beyond what a test needs: a function for one element or one
+//! column stands beside each product, for shapes whose full result would take too long. Shapes are
+//! the caller's duty: a wrong one panics, as an index out of range does.
+
+pub mod attention;
+pub mod dequantize;
+pub mod embed;
+pub mod gptq;
+pub mod llama;
+pub mod matmul;
+pub mod matmul_tn;
+pub mod pack;
+pub mod permute;
+pub mod quant_matmul;
+pub mod real;
+pub mod rms_norm;
+pub mod rope;
+pub mod scale_search;
+pub mod swiglu;
+pub mod unpack;
+pub mod weights;
+
+pub use real::Real;

@@ -1,0 +1,65 @@
+//! The tensors of one packed linear in an EXL2 checkpoint.
+//!
+//! Names, types and shapes are those that the ExLlamaV2 0.3.2 loader checks; what the bits mean is in
+//! [`crate::packing`].
+
+use super::safetensors::{Checkpoint, Dtype};
+use crate::error::{Error, Result};
+use crate::packing::{Layout, PackedMatrix, padded_columns};
+
+/// Whether `key` (`model.layers.0.self_attn.q_proj`) is packed.
+pub fn has_packed(checkpoint: &Checkpoint, key: &str) -> bool {
+    checkpoint.has(&format!("{key}.q_weight"))
+}
+
+/// Reads the packed linear `key` with `k` input and `out_features` output features.
+///
+/// # Errors
+/// [`Error::Tensor`] for a tensor that is missing, has another type or shape than the format and the
+/// two sizes ask for, or whose values contradict each other.
+pub fn read_packed(
+    checkpoint: &Checkpoint,
+    key: &str,
+    k: usize,
+    out_features: usize,
+) -> Result<PackedMatrix> {
+    let get = |part: &str| checkpoint.get(&format!("{key}.{part}"));
+    let n = padded_columns(out_features);
+
+    let q_groups = get("q_groups")?;
+    let pairs = q_groups.to_u16()?;
+    let q_weight = get("q_weight")?;
+    q_weight.expect_dtype(Dtype::I32)?;
+    let &[word_rows, _] = q_weight.shape else {
+        return Err(q_weight.error(format!("its shape is {:?}; two dimensions are needed", q_weight.shape)));
+    };
+    q_weight.expect_shape(&[word_rows, n])?;
+    let layout =
+        Layout::from_q_groups(&pairs, word_rows).map_err(|error| q_groups.error(error.to_string()))?;
+    if layout.rows() != k {
+        let found = format!("its groups have {} rows, config.json asks for {k}", layout.rows());
+        return Err(q_groups.error(format!("{found}; the two files are not of the same model")));
+    }
+
+    let groups = layout.groups().len();
+    let q_scale = get("q_scale")?;
+    q_scale.expect_shape(&[groups, n / 8])?;
+    let q_scale_max = get("q_scale_max")?;
+    q_scale_max.expect_shape(&[groups])?;
+    q_scale_max.expect_dtype(Dtype::F16)?;
+    let q_invperm = get("q_invperm")?;
+    q_invperm.expect_shape(&[k])?;
+    let bias = if checkpoint.has(&format!("{key}.bias")) {
+        let bias = get("bias")?;
+        bias.expect_shape(&[n])?;
+        bias.expect_dtype(Dtype::F16)?;
+        Some(bias.to_f16()?)
+    } else {
+        None
+    };
+
+    let path = q_weight.path;
+    let (q_weight, q_scale, q_invperm) = (q_weight.to_u32()?, q_scale.to_u32()?, q_invperm.to_u32()?);
+    PackedMatrix::new(n, layout, q_weight, q_scale, q_scale_max.to_f16()?, q_invperm, bias)
+        .map_err(|error| Error::tensor(path, key, error.to_string()))
+}

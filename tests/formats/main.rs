@@ -1,0 +1,25 @@
+//! Files: what is read is right, and what is wrong is refused with an error that helps.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod config;
+mod exl2;
+
+use std::path::PathBuf;
+
+/// A file or directory among the test data.
+fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// Asserts that this failed, with all of `words` in the message.
+#[track_caller]
+fn refused<T>(result: exlay::Result<T>, words: &[&str]) {
+    let message = match result {
+        Ok(_) => panic!("not refused; expected an error with {words:?}"),
+        Err(error) => error.to_string(),
+    };
+    for word in words {
+        assert!(message.contains(word), "`{word}` is not in: {message}");
+    }
+}
