@@ -7,6 +7,7 @@
 
 pub mod attention;
 pub mod dequantize;
+pub mod dot;
 pub mod embed;
 pub mod gptq;
 pub mod llama;
@@ -21,6 +22,7 @@ pub mod rope;
 pub mod scale_search;
 pub mod swiglu;
 pub mod unpack;
+pub mod weight_error;
 pub mod weights;
 
 pub use real::Real;
