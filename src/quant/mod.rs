@@ -1,1 +1,5 @@
 //! The converter.
+
+pub mod gptq;
+pub mod hessian;
+pub mod weights;
