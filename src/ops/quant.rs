@@ -96,16 +96,11 @@ impl QuantMatrix {
                 Arc::new(Permutation { buffer: device.upload(&format!("{label}.order"), &order)?, order })
             }
         };
-        // Packed codes, scales and the slab in halves each fit into a binding.
-        let column_bytes = 4 * matrix.layout.word_rows().max(matrix.layout.groups().len()) as u64;
-        let half_bytes = 2 * matrix.k as u64;
-        let most = (device.max_slab_bytes() / column_bytes)
-            .min(device.max_slab_bytes().min(SLAB_HALVES) / half_bytes);
-        let most = most as usize / SLAB_COLUMNS * SLAB_COLUMNS;
+        let most = slab_columns(device, matrix.k);
         if most == 0 {
             return Err(Error::shape(
                 label,
-                format!("{SLAB_COLUMNS} columns of {column_bytes} bytes exceed a binding"),
+                format!("{SLAB_COLUMNS} columns of {} rows exceed a binding", matrix.k),
             ));
         }
         let slabs = (0..matrix.n)

@@ -23,7 +23,10 @@ fn files_of_exllamav2_give_its_logits() {
                     let found = logits(&mut model, &recorded.ids);
                     let error = worst(&found, &recorded.logits);
                     let kl = support::kl_divergence(&recorded.logits, &found, 2048);
-                    println!("{bits} bpw, {tokens} tokens, {rows} rows, {}: {error:.4}, KL {kl:.2e}", device.tier());
+                    println!(
+                        "{bits} bpw, {tokens} tokens, {rows} rows, {}: {error:.4}, KL {kl:.2e}",
+                        device.tier()
+                    );
                     assert!(error < BOUND && kl < KL_BOUND, "{bits} bpw, {tokens} tokens: {error}, KL {kl}");
                 }
             }
@@ -33,9 +36,10 @@ fn files_of_exllamav2_give_its_logits() {
 
 #[test]
 fn tiny_stories_continues_as_transformers_does() {
-    let golden: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(support::path("tests/data/tiny-stories-golden.json")).unwrap())
-            .unwrap();
+    let golden: serde_json::Value = serde_json::from_str(
+        &std::fs::read_to_string(support::path("tests/data/tiny-stories-golden.json")).unwrap(),
+    )
+    .unwrap();
     let numbers = |value: &serde_json::Value| -> Vec<f64> {
         value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
     };

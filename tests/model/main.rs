@@ -49,5 +49,8 @@ fn tiers() -> Vec<Device> {
     let best = support::device(DeviceOptions::default()).tier();
     let mut tiers = vec![Tier::Plain, Tier::Subgroup];
     tiers.retain(|&tier| tier <= best);
-    tiers.into_iter().map(|tier| support::device(DeviceOptions { tier: Some(tier), ..Default::default() })).collect()
+    tiers
+        .into_iter()
+        .map(|tier| support::device(DeviceOptions { tier: Some(tier), ..Default::default() }))
+        .collect()
 }

@@ -27,7 +27,8 @@ fn every_variant_agrees_with_transformers_whole_and_in_chunks() {
     for device in tiers() {
         for name in VARIANTS {
             let directory = support::path("tests/data/variants").join(name);
-            for (rows, embedding) in [(256, Placement::Device), (16, Placement::Host), (1, Placement::Device)] {
+            for (rows, embedding) in [(256, Placement::Device), (16, Placement::Host), (1, Placement::Device)]
+            {
                 let mut model = load(&device, &directory, rows, 256, embedding);
                 for tokens in [1, 33, 150] {
                     if rows == 1 && tokens == 150 {
@@ -35,7 +36,11 @@ fn every_variant_agrees_with_transformers_whole_and_in_chunks() {
                     }
                     let recorded = recorded(&directory, tokens);
                     let error = worst(&logits(&mut model, &recorded.ids), &recorded.logits);
-                    assert!(error < BOUND, "{name}, {tokens} tokens in chunks of {rows}, {}: {error}", device.tier());
+                    assert!(
+                        error < BOUND,
+                        "{name}, {tokens} tokens in chunks of {rows}, {}: {error}",
+                        device.tier()
+                    );
                 }
             }
         }
