@@ -1,9 +1,9 @@
-//! The key and value cache: halves in pages, one pair of buffers a layer, one page table for all.
+//! The key and value cache in pages: one pair of buffers a layer, one page table for all.
 
 use crate::Result;
 use crate::formats::config::LlamaConfig;
 use crate::gpu::Device;
-use crate::ops::cache::{PAGE, PagedCache};
+use crate::ops::cache::{CachePrecision, PAGE, PagedCache};
 
 /// How many sequences of how many tokens a cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +25,18 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Device::alloc`]; a layer's keys of all slots must fit into one binding.
-    pub fn new(device: &Device, config: &LlamaConfig, layers: usize, size: CacheSize) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        config: &LlamaConfig,
+        layers: usize,
+        size: CacheSize,
+        precision: CachePrecision,
+    ) -> Result<Self> {
         let pages_per_slot = size.context.div_ceil(PAGE);
         let table: Vec<u32> = (0..(size.slots * pages_per_slot) as u32).collect();
         let pages = device.upload("page table", &table)?;
         let (kv_heads, dim) = (config.num_key_value_heads, config.head_dim);
-        let bytes = (table.len() * PAGE * kv_heads * dim * 2) as u64;
+        let bytes = (table.len() * PAGE * kv_heads * dim * precision.bytes()) as u64;
         let layers = (0..layers)
             .map(|_| {
                 Ok(PagedCache {
@@ -40,6 +46,7 @@ impl Cache {
                     pages_per_slot,
                     kv_heads,
                     dim,
+                    precision,
                 })
             })
             .collect::<Result<_>>()?;

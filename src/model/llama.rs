@@ -14,6 +14,7 @@ use super::weights::Block;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
 use crate::gpu::{CommandList, Device};
+use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result};
 
@@ -26,6 +27,8 @@ pub struct LoadOptions {
     pub cache: CacheSize,
     /// Where the embedding table is kept.
     pub embedding: Placement,
+    /// Element format of the cache.
+    pub precision: CachePrecision,
 }
 
 /// Device memory in bytes, as the allocator counted it while the parts were loaded.
@@ -82,7 +85,7 @@ impl Llama {
             *bytes += now - held;
             held = now;
         };
-        let cache = Cache::new(device, &config, config.num_hidden_layers, options.cache)?;
+        let cache = Cache::new(device, &config, config.num_hidden_layers, options.cache, options.precision)?;
         part(&mut memory.cache);
         let scratch = Scratch::new(device, &config, rows, context)?;
         let rope = rope_table(device, &config, context)?;

@@ -30,6 +30,8 @@ pub use scratch::Scratch;
 pub use streamed::Streamed;
 pub use weights::{Block, load_norm};
 
+pub use crate::ops::cache::CachePrecision;
+
 use crate::Result;
 use crate::ops::Tensor;
 

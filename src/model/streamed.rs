@@ -13,6 +13,7 @@ use super::weights::Block;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
 use crate::gpu::{CommandList, Device};
+use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result};
 
@@ -42,7 +43,7 @@ impl Streamed {
         let rows = rows.clamp(1, context).next_power_of_two();
         Ok(Self {
             checkpoint: Checkpoint::open(directory)?,
-            cache: Cache::new(device, &config, 1, CacheSize { slots: 1, context })?,
+            cache: Cache::new(device, &config, 1, CacheSize { slots: 1, context }, CachePrecision::Half)?,
             scratch: Scratch::new(device, &config, rows, context)?,
             rope: rope_table(device, &config, context)?,
             batch: Batch::new(device, rows)?,

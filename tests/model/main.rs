@@ -11,7 +11,7 @@ use std::path::Path;
 
 use exlay::formats::safetensors::Checkpoint;
 use exlay::gpu::{Device, DeviceOptions, Tier};
-use exlay::model::{CacheSize, Llama, LoadOptions, Placement, Row};
+use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions, Placement, Row};
 
 /// One recorded run: token ids and logits [tokens, vocabulary].
 struct Recorded {
@@ -27,7 +27,18 @@ fn recorded(directory: &Path, tokens: usize) -> Recorded {
 }
 
 fn load(device: &Device, directory: &Path, rows: usize, context: usize, embedding: Placement) -> Llama {
-    let options = LoadOptions { rows, cache: CacheSize { slots: 1, context }, embedding };
+    load_with(device, directory, rows, context, embedding, CachePrecision::Half)
+}
+
+fn load_with(
+    device: &Device,
+    directory: &Path,
+    rows: usize,
+    context: usize,
+    embedding: Placement,
+    precision: CachePrecision,
+) -> Llama {
+    let options = LoadOptions { rows, cache: CacheSize { slots: 1, context }, embedding, precision };
     Llama::load(device, directory, options, &mut |_, _| {}).expect("the model loads")
 }
 

@@ -7,12 +7,12 @@ use super::{load, logits, recorded, support};
 
 #[test]
 fn streaming_in_less_memory_than_the_weights_need_changes_no_bit() {
-    let directory = support::path("tests/data/tiny-stories-exl2/4.0");
-    let recorded = recorded(&directory, 200);
+    let directory = support::path("examples/tiny-stories");
+    let recorded = recorded(&support::path("tests/data/tiny-stories-exl2/4.0"), 200);
     let device = support::device(DeviceOptions::default());
     let whole = logits(&mut load(&device, &directory, 64, 256, Placement::Device), &recorded.ids);
 
-    let capped = support::device(DeviceOptions { memory_limit: Some(5 << 20), ..Default::default() });
+    let capped = support::device(DeviceOptions { memory_limit: Some(6 << 20), ..Default::default() });
     let streamed = Streamed::open(&capped, &directory, 64, 256).unwrap();
     let mut hidden = streamed.embed(&recorded.ids).unwrap();
     for index in 0..blocks(streamed.config()).len() {
