@@ -30,7 +30,8 @@ pub struct ScaleSearch {
     pub picked: Buffer,
     largest: Buffer,
     multipliers: Buffer,
-    parts: Buffer,
+    /// f32 [.., 97]: partial sums of the errors of the group searched last, divided by largest^3.5.
+    pub parts: Buffer,
     part_count: usize,
 }
 

@@ -288,9 +288,8 @@ mod tests {
     #[test]
     fn factor_inverts_the_damped_matrix() {
         let k = 45;
-        let x = |row: usize, column: usize| {
-            ((row * 37 + column * column * 11 + row * column) % 29) as f32 - 14.0
-        };
+        let x =
+            |row: usize, column: usize| ((row * 37 + column * column * 11 + row * column) % 29) as f32 - 14.0;
         let element = |i: usize, j: usize| (0..80).map(|row| x(row, i) * x(row, j)).sum::<f32>() / 80.0;
         let symmetric: Vec<f32> = (0..k * k).map(|at| element(at / k, at % k)).collect();
         let order = activation_order(&symmetric, k);
