@@ -27,7 +27,7 @@ var<immediate> p: Params;
 @group(0) @binding(6) var<storage, read_write> decoded: array<u32>;
 @group(0) @binding(7) var<storage, read_write> sums: array<f32>;
 
-// [row][column]: weights still to be rounded, and code − zero of rows that are.
+// [row][column]: weights still to be rounded, and codes of rows that are.
 var<workgroup> tile: array<f32, 4096>;
 var<workgroup> scales: array<f32, 32>;
 var<workgroup> squares: array<f32, 32>;
@@ -47,16 +47,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
     }
     workgroupBarrier();
     var square = 0.0;
-    var rounded = 0.0;
+    var rounded = 0u;
     for (var row = 0u; row < p.rows; row++) {
         let value = tile[row * 32u + lane.x];
         if (lane.y == 0u && row > 0u) {
             // Nobody reads the row before any more.
-            tile[(row - 1u) * 32u + lane.x] = rounded;
+            tile[(row - 1u) * 32u + lane.x] = f32(rounded);
         }
         rounded = round_code(value, scale);
         let line = p.u_first + row * p.u_pitch;
-        let error = (value - round_to_half(rounded * scale)) / u[line + row];
+        let error = (value - round_to_half(centred(rounded) * scale)) / u[line + row];
         if (lane.y == 0u) {
             errors[row * p.n + column] = error;
             square += error * error;
@@ -67,19 +67,20 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
         workgroupBarrier();
     }
     if (lane.y == 0u) {
-        tile[(p.rows - 1u) * 32u + lane.x] = rounded;
+        tile[(p.rows - 1u) * 32u + lane.x] = f32(rounded);
         squares[lane.x] = square;
     }
     workgroupBarrier();
     for (var row = lane.y; row < p.rows; row += 8u) {
-        codes[row * p.n + column] = u32(tile[row * 32u + lane.x] + p.zero);
+        codes[row * p.n + column] = u32(tile[row * 32u + lane.x]);
     }
     let pairs = p.rows / 2u;
     for (var i = index; i < 32u * pairs; i += 256u) {
         let pair = i % pairs;
         let c = i / pairs;
-        let halves = pack_halves(tile[pair * 64u + c] * scales[c], tile[pair * 64u + 32u + c] * scales[c]);
-        decoded[((id.x * 32u + c) * p.k + p.first) / 2u + pair] = halves;
+        let low = centred(u32(tile[pair * 64u + c])) * scales[c];
+        let high = centred(u32(tile[pair * 64u + 32u + c])) * scales[c];
+        decoded[((id.x * 32u + c) * p.k + p.first) / 2u + pair] = pack_halves(low, high);
     }
     if (index == 0u) {
         var total = 0.0;
@@ -90,10 +91,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
     }
 }
 
-// code − zero
-fn round_code(value: f32, scale: f32) -> f32 {
+fn round_code(value: f32, scale: f32) -> u32 {
     if (scale == 0.0) {
-        return select(p.zero - 1.0, -p.zero, value < 0.0);
+        return select(u32(2.0 * p.zero) - 1u, 0u, value < 0.0);
     }
-    return clamp(round(value / scale), -p.zero, p.zero - 1.0);
+    return u32(clamp(round(value / scale) + p.zero, 0.0, 2.0 * p.zero - 1.0));
+}
+
+// code − zero, subtracted as integers, which have no negative zero.
+fn centred(code: u32) -> f32 {
+    return f32(i32(code) - i32(p.zero));
 }

@@ -38,9 +38,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         let row = p.first + t / across * 32u;
         workgroupBarrier();
         for (var i = lane; i < 256u; i += 2u * STEPS) {
-            let from = (row + i / 32u * 4u) * p.pitch + column + i % 32u;
+            let at = (row + i / 32u * 4u) * p.pitch + column + i % 32u;
             tile[i % 32u * 8u + i / 32u] =
-                inverse * vec4<f32>(w[from], w[from + p.pitch], w[from + 2u * p.pitch], w[from + 3u * p.pitch]);
+                inverse * vec4<f32>(w[at], w[at + p.pitch], w[at + 2u * p.pitch], w[at + 3u * p.pitch]);
         }
         if (lane < 32u) {
             let code = f32(scale_code(base[p.column + column + lane], most));

@@ -43,7 +43,7 @@ fn round_on_device(device: &Device, w: &[f32], n: usize, u: &[f32], rows: usize,
     let word_rows = rows / 32 * bits as usize;
     let words = alloc("words", 4 * (WORD + word_rows) * n);
     let scales = alloc("scales", n);
-    let mut search = ScaleSearch::new(device, &[n], 2).unwrap();
+    let mut search = ScaleSearch::new(device, &[n], 2, rows).unwrap();
     let group = GroupRows { weights: &w_device, column: 0, first: FIRST, rows, group: 1, bits };
     let mut list = CommandList::new(device, "test");
     column_max(&mut list, &search, &group).unwrap();

@@ -19,7 +19,7 @@ fn check(device: &Device, rows: usize, widths: &[usize], bits: u32, scale: f64) 
     let mut numbers = Numbers((rows * cols + bits as usize) as u64);
     let above = 32;
     let group = weights(&mut numbers, rows, cols, scale);
-    let mut search = ScaleSearch::new(device, widths, 2).unwrap();
+    let mut search = ScaleSearch::new(device, widths, 2, rows).unwrap();
     let mut slabs = Vec::new();
     let mut first = 0;
     for &width in widths {
@@ -98,7 +98,7 @@ fn more_tiles_than_partial_sums() {
 fn zeros_give_a_scale_of_zero() {
     for (device, _) in devices() {
         let weights = Tensor::zeros(&device, "w", 32, 64).unwrap();
-        let mut search = ScaleSearch::new(&device, &[64], 1).unwrap();
+        let mut search = ScaleSearch::new(&device, &[64], 1, 32).unwrap();
         let rows = GroupRows { weights: &weights, column: 0, first: 0, rows: 32, group: 0, bits: 4 };
         let mut list = CommandList::new(&device, "test");
         column_max(&mut list, &search, &rows).unwrap();
@@ -115,7 +115,7 @@ fn zeros_give_a_scale_of_zero() {
 fn rows_outside_are_refused() {
     let (device, _) = devices().next().unwrap();
     let weights = Tensor::zeros(&device, "w", 64, 64).unwrap();
-    let search = ScaleSearch::new(&device, &[64], 1).unwrap();
+    let search = ScaleSearch::new(&device, &[64], 1, 32).unwrap();
     let good = GroupRows { weights: &weights, column: 0, first: 32, rows: 32, group: 0, bits: 4 };
     let mut list = CommandList::new(&device, "test");
     column_max(&mut list, &search, &good).unwrap();
