@@ -2,13 +2,13 @@
 //
 // a, b, c: f32, row-major, seen through windows: `first` is the index of a window's first value, `pitch` the
 // length of a row, both counted in vec4 (so columns come in fours). weights: f32, from w_first on; only read with
-// WEIGHTED. UPPER leaves tiles alone that lie wholly below the diagonal, where a column of B minus a column of A is
-// `offset` more than j − i. A workgroup of 8 × 8 lanes makes 64 × 64 outputs from tiles of 16 rows in workgroup
-// memory, a lane 8 × 8 of them. Grid (n / 64, m / 64). A and B may be one buffer; the sum's order is fixed.
+// WEIGHTED. UPPER leaves tiles alone that lie wholly below the diagonal, where the column of A is `offset` more than
+// i and that of B is so much more than j. A workgroup of 32 lanes makes 16 × 128 outputs, a lane four columns of them: the values
+// of A are the same for all lanes, which a card reads once and a processor keeps in scalars. Nothing goes through workgroup
+// memory, and there are no barriers. Grid (n / 128, m / 16). A and B may be one buffer; the sum's order is fixed.
 // Oracle: reference/matmul_tn.rs.
-const TILE: u32 = 64u;
-const STEP: u32 = 16u;
-const LINE: u32 = 16u; // vec4 in a tile's row
+const TILE_ROWS: u32 = 16u;
+const TILE_COLUMNS: u32 = 128u;
 
 struct Params {
     rows: u32, m: u32, n: u32, flags: u32,
@@ -24,77 +24,56 @@ const UPPER: u32 = 2u;
 @group(0) @binding(2) var<storage, read> weights: array<f32>;
 @group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
 
-// [row][column / 4]
-var<workgroup> tile_a: array<vec4<f32>, 256>;
-var<workgroup> tile_b: array<vec4<f32>, 256>;
-
-@compute @workgroup_size(8, 8)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>,
-        @builtin(local_invocation_index) index: u32) {
-    let i0 = id.y * TILE;
-    let j0 = id.x * TILE;
-    if ((p.flags & UPPER) != 0u && i32(j0 + TILE) + p.offset <= i32(i0)) {
+@compute @workgroup_size(32)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i0 = id.y * TILE_ROWS;
+    let j0 = id.x * TILE_COLUMNS;
+    if ((p.flags & UPPER) != 0u && i32(j0 + TILE_COLUMNS) + p.offset <= i32(i0)) {
         return;
     }
-    var r0l = vec4<f32>(0.0); var r0h = vec4<f32>(0.0);
-    var r1l = vec4<f32>(0.0); var r1h = vec4<f32>(0.0);
-    var r2l = vec4<f32>(0.0); var r2h = vec4<f32>(0.0);
-    var r3l = vec4<f32>(0.0); var r3h = vec4<f32>(0.0);
-    var r4l = vec4<f32>(0.0); var r4h = vec4<f32>(0.0);
-    var r5l = vec4<f32>(0.0); var r5h = vec4<f32>(0.0);
-    var r6l = vec4<f32>(0.0); var r6h = vec4<f32>(0.0);
-    var r7l = vec4<f32>(0.0); var r7h = vec4<f32>(0.0);
-    let column = index % LINE;
-    let a_inside = i0 / 4u + column < p.m / 4u;
-    let b_inside = j0 / 4u + column < p.n / 4u;
-    let a_from = p.a_first + i0 / 4u + column;
-    let b_from = p.b_first + j0 / 4u + column;
-    for (var first = 0u; first < p.rows; first += STEP) {
-        for (var line = index / LINE; line < STEP; line += 4u) {
-            let row = first + line;
-            var left = vec4<f32>(0.0);
-            var right = vec4<f32>(0.0);
-            if (row < p.rows) {
-                if (a_inside) {
-                    left = a[a_from + row * p.a_pitch];
-                    if ((p.flags & WEIGHTED) != 0u) {
-                        left *= weights[p.w_first + row];
-                    }
-                }
-                if (b_inside) {
-                    right = b[b_from + row * p.b_pitch];
-                }
-            }
-            tile_a[line * LINE + column] = left;
-            tile_b[line * LINE + column] = right;
+    var c0 = vec4<f32>(0.0);
+    var c1 = vec4<f32>(0.0);
+    var c2 = vec4<f32>(0.0);
+    var c3 = vec4<f32>(0.0);
+    var c4 = vec4<f32>(0.0);
+    var c5 = vec4<f32>(0.0);
+    var c6 = vec4<f32>(0.0);
+    var c7 = vec4<f32>(0.0);
+    var c8 = vec4<f32>(0.0);
+    var c9 = vec4<f32>(0.0);
+    var c10 = vec4<f32>(0.0);
+    var c11 = vec4<f32>(0.0);
+    var c12 = vec4<f32>(0.0);
+    var c13 = vec4<f32>(0.0);
+    var c14 = vec4<f32>(0.0);
+    var c15 = vec4<f32>(0.0);
+    // Past the edge the last values are read again and nothing is stored.
+    let a0_at = min(i0 / 4u + 0u, p.m / 4u - 1u);
+    let a1_at = min(i0 / 4u + 1u, p.m / 4u - 1u);
+    let a2_at = min(i0 / 4u + 2u, p.m / 4u - 1u);
+    let a3_at = min(i0 / 4u + 3u, p.m / 4u - 1u);
+    let j = j0 / 4u + lane;
+    let b_at = min(j, p.n / 4u - 1u);
+    for (var r = 0u; r < p.rows; r++) {
+        var w = 1.0;
+        if ((p.flags & WEIGHTED) != 0u) {
+            w = weights[p.w_first + r];
         }
-        workgroupBarrier();
-        for (var line = 0u; line < STEP; line++) {
-            let al = tile_a[line * LINE + lane.y];
-            let ah = tile_a[line * LINE + 8u + lane.y];
-            let bl = tile_b[line * LINE + lane.x];
-            let bh = tile_b[line * LINE + 8u + lane.x];
-            r0l += al.x * bl; r0h += al.x * bh;
-            r1l += al.y * bl; r1h += al.y * bh;
-            r2l += al.z * bl; r2h += al.z * bh;
-            r3l += al.w * bl; r3h += al.w * bh;
-            r4l += ah.x * bl; r4h += ah.x * bh;
-            r5l += ah.y * bl; r5h += ah.y * bh;
-            r6l += ah.z * bl; r6h += ah.z * bh;
-            r7l += ah.w * bl; r7h += ah.w * bh;
-        }
-        workgroupBarrier();
+        let a_row = p.a_first + r * p.a_pitch;
+        let right = b[p.b_first + r * p.b_pitch + b_at];
+        let a0 = w * a[a_row + a0_at];
+        let a1 = w * a[a_row + a1_at];
+        let a2 = w * a[a_row + a2_at];
+        let a3 = w * a[a_row + a3_at];
+        c0 += a0.x * right; c1 += a0.y * right; c2 += a0.z * right; c3 += a0.w * right;
+        c4 += a1.x * right; c5 += a1.y * right; c6 += a1.z * right; c7 += a1.w * right;
+        c8 += a2.x * right; c9 += a2.y * right; c10 += a2.z * right; c11 += a2.w * right;
+        c12 += a3.x * right; c13 += a3.y * right; c14 += a3.z * right; c15 += a3.w * right;
     }
-    let i = i0 + lane.y * 4u;
-    let j = j0 / 4u + lane.x;
-    store(i, j, r0l); store(i, j + 8u, r0h);
-    store(i + 1u, j, r1l); store(i + 1u, j + 8u, r1h);
-    store(i + 2u, j, r2l); store(i + 2u, j + 8u, r2h);
-    store(i + 3u, j, r3l); store(i + 3u, j + 8u, r3h);
-    store(i + 32u, j, r4l); store(i + 32u, j + 8u, r4h);
-    store(i + 33u, j, r5l); store(i + 33u, j + 8u, r5h);
-    store(i + 34u, j, r6l); store(i + 34u, j + 8u, r6h);
-    store(i + 35u, j, r7l); store(i + 35u, j + 8u, r7h);
+    store(i0 + 0u, j, c0); store(i0 + 1u, j, c1); store(i0 + 2u, j, c2); store(i0 + 3u, j, c3);
+    store(i0 + 4u, j, c4); store(i0 + 5u, j, c5); store(i0 + 6u, j, c6); store(i0 + 7u, j, c7);
+    store(i0 + 8u, j, c8); store(i0 + 9u, j, c9); store(i0 + 10u, j, c10); store(i0 + 11u, j, c11);
+    store(i0 + 12u, j, c12); store(i0 + 13u, j, c13); store(i0 + 14u, j, c14); store(i0 + 15u, j, c15);
 }
 
 // Four outputs from row i and column 4j on.

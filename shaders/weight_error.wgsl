@@ -32,8 +32,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     workgroupBarrier();
     var result = vec2<f32>(0.0);
     for (var i = lane; i < 512u; i += 256u) {
-        let from = (id.y * 32u + i / 32u * 2u) * p.n + id.x * 32u + i % 32u;
-        let difference = abs(vec2<f32>(w[from], w[from + p.n]) - tile[i]);
+        let at = (id.y * 32u + i / 32u * 2u) * p.n + id.x * 32u + i % 32u;
+        let difference = abs(vec2<f32>(w[at], w[at + p.n]) - tile[i]);
         let squares = difference * difference;
         result = vec2<f32>(result.x + (squares.x + squares.y), max(result.y, max(difference.x, difference.y)));
     }

@@ -61,9 +61,11 @@ pub fn gptq_group(
     let fits = out.codes.bytes() >= 4 * (rows.rows * n) as u64
         && out.decoded.bytes() >= 2 * (k * n) as u64
         && out.sums.bytes() >= 4 * (out.sum + n / 32) as u64;
-    if !fits || rows.rows > MOST_ROWS {
-        let message =
-            format!("{} rows of {MOST_ROWS} at most, {n} columns: the buffers are too small", rows.rows);
+    if !fits || rows.rows > MOST_ROWS || !(k | rows.first).is_multiple_of(4) {
+        let message = format!(
+            "{} rows of {MOST_ROWS} at most from {} on, {n} columns: no multiples of four, or a buffer is too small",
+            rows.rows, rows.first
+        );
         return Err(Error::shape("gptq_group", message));
     }
     let kernel = list.device().kernel(&variant())?;
@@ -72,8 +74,8 @@ pub fn gptq_group(
         rows: rows.rows as u32,
         n: n as u32,
         k: k as u32,
-        u_first: (factor_row * k + rows.first) as u32,
-        u_pitch: k as u32,
+        u_first: ((factor_row * k + rows.first) / 4) as u32,
+        u_pitch: k as u32 / 4,
         column: rows.column as u32,
         group: rows.group as u32,
         sum: out.sum as u32,

@@ -4,8 +4,9 @@ use super::Tensor;
 use crate::gpu::{Buffer, CommandList, Variant};
 use crate::{Error, Result};
 
-/// Outputs of one workgroup in either direction.
-const TILE: usize = 64;
+/// Outputs of one workgroup.
+const TILE_ROWS: usize = 16;
+const TILE_COLUMNS: usize = 128;
 
 /// Multiplications of one dispatch at most (the least number of rows aside), so that none takes longer than about a
 /// tenth of a second where a card makes 10^12 a second.
@@ -77,7 +78,7 @@ pub struct Product<'a> {
     pub beta: f32,
     /// f32 [rows of A's matrix]: the factor of each, or 1.
     pub weights: Option<&'a Buffer>,
-    /// Leave out tiles of 64 × 64 outputs in which every column of A has a higher number than every column of B.
+    /// Leave out tiles of 16 × 128 outputs in which every column of A has a higher number than every column of B.
     pub upper: bool,
 }
 
@@ -123,7 +124,7 @@ pub fn matmul_tn(list: &mut CommandList, product: &Product<'_>) -> Result<()> {
         return Err(Error::shape("matmul_tn", message));
     }
     let kernel = list.device().kernel(&variant())?;
-    let grid = [n.div_ceil(TILE) as u32, m.div_ceil(TILE) as u32, 1];
+    let grid = [n.div_ceil(TILE_COLUMNS) as u32, m.div_ceil(TILE_ROWS) as u32, 1];
     let flags = if weights.is_some() { WEIGHTED } else { 0 } | if upper { UPPER } else { 0 };
     let most = (MOST_PRODUCTS / (m * n).max(1)).max(1).next_multiple_of(ROW_STEP);
     for first in (0..rows).step_by(most) {

@@ -30,7 +30,8 @@ pub struct ScaleSearch {
     pub picked: Buffer,
     largest: Buffer,
     multipliers: Buffer,
-    parts: Buffer,
+    /// f32 [.., 97]: partial sums of the errors of the group searched last, divided by largest^3.5.
+    pub parts: Buffer,
     part_count: usize,
 }
 
@@ -80,14 +81,14 @@ impl GroupRows<'_> {
 }
 
 impl ScaleSearch {
-    /// For a matrix of `columns` in slabs of the given widths and `groups` groups.
+    /// For a matrix whose columns are in slabs of the given widths, of `groups` groups of at most `most_rows` rows.
     ///
     /// # Errors
     /// As [`Device::alloc`].
-    pub fn new(device: &Device, slabs: &[usize], groups: usize) -> Result<Self> {
+    pub fn new(device: &Device, slabs: &[usize], groups: usize, most_rows: usize) -> Result<Self> {
         let columns: usize = slabs.iter().sum();
         let multipliers: Vec<f32> = (0..STEPS).map(multiplier).collect();
-        let parts = MOST_PARTS * slabs.len().max(1);
+        let parts: usize = slabs.iter().map(|&width| part_count(width, most_rows)).sum();
         Ok(Self {
             columns,
             groups,
@@ -99,6 +100,11 @@ impl ScaleSearch {
             part_count: 0,
         })
     }
+}
+
+/// Partial sums of one slab: one of each tile of 32 rows by 32 columns, up to a limit.
+fn part_count(columns: usize, rows: usize) -> usize {
+    (columns / 32 * (rows / 32)).min(MOST_PARTS)
 }
 
 #[repr(C)]
@@ -163,8 +169,11 @@ pub fn scale_error(list: &mut CommandList, search: &mut ScaleSearch, rows: &Grou
     rows.check("scale_error", search)?;
     let [_, variant, _] = variants();
     let kernel = list.device().kernel(&variant)?;
-    let tiles = rows.weights.cols() / 32 * (rows.rows / 32);
-    let parts = tiles.min(MOST_PARTS);
+    let parts = part_count(rows.weights.cols(), rows.rows);
+    if search.parts.bytes() < (4 * STEPS * (search.part_count + parts)) as u64 {
+        let message = format!("group {} has more rows than the search was made for", rows.group);
+        return Err(Error::shape("scale_error", message));
+    }
     let params = ErrorParams {
         first: rows.first as u32,
         rows: rows.rows as u32,

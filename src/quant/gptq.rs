@@ -48,7 +48,7 @@ impl<'a> Slab<'a> {
         layout: &Layout,
     ) -> Result<Self> {
         let (k, n) = (original.rows(), original.cols());
-        let rows = layout.groups().iter().map(|group| group.rows).max().unwrap_or(0).min(MOST_ROWS);
+        let rows = most_rows(layout).min(MOST_ROWS);
         let label = |part: &str| format!("{name}.{part}");
         Ok(Self {
             original,
@@ -66,6 +66,11 @@ impl<'a> Slab<'a> {
         let Piece { group, first, .. } = *piece;
         GroupRows { weights: &self.work, column: self.column, first, rows, group, bits }
     }
+}
+
+/// Rows of the largest group.
+fn most_rows(layout: &Layout) -> usize {
+    layout.groups().iter().map(|group| group.rows).max().unwrap_or(0)
 }
 
 /// Rows that are rounded by one dispatch: a group or part of one.
@@ -126,7 +131,7 @@ pub fn quantize(
     let blocks = columns / 32;
     let sums = device.alloc(&format!("{name}.sums"), (4 * pieces.len() * blocks) as u64)?;
     let widths: Vec<usize> = slabs.iter().map(|slab| slab.work.cols()).collect();
-    let mut search = ScaleSearch::new(&device, &widths, layout.groups().len())?;
+    let mut search = ScaleSearch::new(&device, &widths, layout.groups().len(), most_rows(layout))?;
 
     let mut list = CommandList::new(&device, format!("quantizing {name}"));
     for slab in &slabs {

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::hessian::PreparedHessian;
-use crate::gpu::{CommandList, Device};
+use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::Tensor;
 use crate::ops::dot::{MOST_PARTS, dot};
 use crate::ops::gather_rows::gather_rows;
@@ -89,10 +89,10 @@ impl FloatWeights {
     }
 
     /// Partial sums of tr(Wᵀ·(H·W)), a panel of rows of H·W at a time.
-    fn record_energy(&self, list: &mut CommandList, hessian: &PreparedHessian) -> Result<crate::gpu::Buffer> {
+    fn record_energy(&self, list: &mut CommandList, hessian: &PreparedHessian) -> Result<Buffer> {
         let device = list.device().clone();
-        let panel_rows =
-            |columns: usize| (PANEL_VALUES / columns / 64 * 64).clamp(64, self.k.next_multiple_of(64));
+        let most = PANEL_VALUES.min((device.max_slab_bytes() / 4) as usize);
+        let panel_rows = |columns: usize| (most / columns / 4 * 4).clamp(4, self.k.next_multiple_of(4));
         let panels = |slab: &Tensor| self.k.div_ceil(panel_rows(slab.cols()));
         let count: usize = self.slabs.iter().map(panels).sum();
         let parts = device.alloc("energy", (4 * MOST_PARTS * count) as u64)?;
