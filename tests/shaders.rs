@@ -103,7 +103,8 @@ fn validate(module: &Module, capabilities: naga::valid::Capabilities, key: &str)
 /// What naga's validator may let pass on a device with these capabilities.
 fn allowed(capabilities: &Capabilities) -> naga::valid::Capabilities {
     use naga::valid::Capabilities as Naga;
-    let mut allowed = Naga::IMMEDIATES;
+    // `unpack2x16float` works on everything but OpenGL.
+    let mut allowed = Naga::IMMEDIATES | Naga::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Naga::SHADER_FLOAT16, capabilities.f16);
     allowed.set(Naga::SUBGROUP, capabilities.subgroup.is_some());
     allowed.set(Naga::COOPERATIVE_MATRIX, capabilities.cooperative.is_some());
