@@ -1,5 +1,7 @@
 //! `exlay convert`: flags and result of a conversion.
 
+mod run;
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -7,6 +9,7 @@ use serde::Serialize;
 
 use super::failure::Usage;
 use super::units;
+pub(crate) use run::run;
 
 /// Quantize a Hugging Face model directory to EXL2.
 ///

@@ -3,7 +3,6 @@
 //!
 //! Data goes to stdout, everything about the run to stderr. No arithmetic of the model is done here.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
 mod convert;
 mod devices;
 #[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
@@ -14,7 +13,6 @@ pub(crate) mod failure;
 mod generate;
 mod inspect;
 mod output;
-#[expect(dead_code, reason = "waits for the model's interface")]
 mod progress;
 #[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
 mod selftest;
@@ -43,6 +41,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
     Devices(devices::DevicesArgs),
 }
@@ -72,7 +71,6 @@ impl GlobalArgs {
     ///
     /// # Errors
     /// Without an adapter, or one that fits `--adapter`; as the driver reports.
-    #[expect(dead_code, reason = "waits for the model's interface")]
     pub(crate) fn open_device(&self) -> exlay::Result<Device> {
         let adapter = gpu::select(self.adapter.as_deref())?;
         let options = DeviceOptions {
@@ -112,6 +110,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let cli = Cli::try_parse_from(rewritten.args)?;
     rewritten.notes.iter().for_each(|line| output::note(line));
     match cli.command {
+        Command::Convert(args) => convert::run(&args, &cli.global),
         Command::Inspect(args) => inspect::run(&args, &cli.global),
         Command::Devices(_) => devices::run(&cli.global),
     }
@@ -133,7 +132,6 @@ mod tests {
     fn commands() -> clap::Command {
         let later = |name: &'static str| clap::Command::new(name);
         Cli::command()
-            .subcommand(convert::ConvertArgs::augment_args(later("convert")))
             .subcommand(generate::GenerateArgs::augment_args(later("generate")))
             .subcommand(eval::EvalArgs::augment_args(later("eval")))
             .subcommand(selftest::SelftestArgs::augment_args(later("selftest")))

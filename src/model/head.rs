@@ -79,28 +79,29 @@ impl Head {
     }
 
     /// Scores of the given rows of `hidden`, at most [`Head::slice_rows`] of them: [rows, vocabulary].
-    /// `scratch` lends room; `tap` sees the normed rows.
+    /// `scratch` lends room.
     ///
     /// # Errors
     /// As the device reports.
     pub fn logits(&self, scratch: &Scratch, hidden: &Tensor, rows: &[usize]) -> Result<Vec<f32>> {
         let mut list = CommandList::new(hidden.device(), "head");
-        self.record(&mut list, scratch, hidden, rows, &mut |_, _| Ok(()))?;
+        self.normed(&mut list, hidden, rows, &mut |list, normed| {
+            self.group.record(list, scratch, normed, &[&self.logits], rows.len(), Store::Set)
+        })?;
         list.run()?;
         self.logits.read(rows.len())
     }
 
-    /// Records what [`Head::logits`] runs; `tap` sees the input of the linear.
+    /// Records the gathering and the norm of some rows of `hidden`; `then` records what is done with them.
     ///
     /// # Errors
-    /// As the device reports.
-    pub fn record(
+    /// As the device and `then` report.
+    pub fn normed(
         &self,
         list: &mut CommandList,
-        scratch: &Scratch,
         hidden: &Tensor,
         rows: &[usize],
-        tap: &mut dyn FnMut(&mut CommandList, &Tensor) -> Result<()>,
+        then: &mut dyn FnMut(&mut CommandList, &Tensor) -> Result<()>,
     ) -> Result<()> {
         self.input.expect("head", rows.len(), hidden.cols())?;
         let row_bytes = 4 * hidden.cols() as u64;
@@ -112,7 +113,6 @@ impl Head {
             to += bytes;
         }
         rms_norm(list, &self.input, &self.norm, &self.normed, rows.len(), self.eps)?;
-        tap(list, &self.normed)?;
-        self.group.record(list, scratch, &self.normed, &[&self.logits], rows.len(), Store::Set)
+        then(list, &self.normed)
     }
 }

@@ -65,7 +65,7 @@ fn device_words(words: Vec<u32>, _layout: &Layout) -> Vec<u32> {
 }
 
 /// The file's order of the words of a slab, from the device's.
-pub(super) fn file_words(words: Vec<u32>, _layout: &Layout) -> Vec<u32> {
+fn file_words(words: Vec<u32>, _layout: &Layout) -> Vec<u32> {
     words
 }
 
@@ -147,6 +147,15 @@ impl QuantMatrix {
     /// The pieces, in order.
     pub fn slabs(&self) -> &[QuantSlab] {
         &self.slabs
+    }
+
+    /// The packed words of a slab as a file has them, read back: [word_rows, columns].
+    ///
+    /// # Errors
+    /// As [`Device::read`].
+    pub fn read_words(&self, slab: &QuantSlab) -> Result<Vec<u32>> {
+        let words = slab.words.device().read(&slab.words, 0, self.layout.word_rows() * slab.columns)?;
+        Ok(file_words(words, &self.layout))
     }
 
     /// Group maxima rounded to half and divided by 256, as single precision [groups].

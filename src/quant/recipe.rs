@@ -26,6 +26,15 @@ pub enum BlockKind {
     Head,
 }
 
+impl From<crate::model::BlockKind> for BlockKind {
+    fn from(kind: crate::model::BlockKind) -> Self {
+        match kind {
+            crate::model::BlockKind::Attention => Self::Attention,
+            crate::model::BlockKind::Mlp => Self::Mlp,
+        }
+    }
+}
+
 impl fmt::Display for BlockKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
