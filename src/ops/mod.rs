@@ -12,6 +12,13 @@
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
 //! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
+//! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn` | `reference::matmul_tn` |
+//! | [`scale_search`] | a group's scales | `column_max`, `scale_error`, `scale_pick` | `reference::scale_search` |
+//! | [`gptq_group`] | rounding with feedback | `gptq_group` | `reference::gptq` |
+//! | [`pack`] | codes to words | `pack` | `reference::pack` |
+//! | [`weight_error`] | w − decoded, bit check | `weight_error` | `reference::weight_error` |
+//! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
+//! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
 //!
 //! An operation checks shapes, picks the variant for the device's tier and adds dispatches to a list; nothing runs
 //! until the list does. Which variants exist is told by [`variants`], so that a test can compile them all.
@@ -19,23 +26,33 @@
 pub mod attention;
 pub mod cache;
 pub mod dequantize;
+pub mod dot;
 pub mod embed;
+pub mod gather_rows;
+pub mod gptq_group;
 pub mod matmul;
+pub mod matmul_tn;
+pub mod pack;
 pub mod permute;
 pub mod quant_matmul;
 pub mod rms_norm;
 pub mod rope;
+pub mod scale_search;
 pub mod swiglu;
+pub mod weight_error;
 
 mod dense;
 mod quant;
+mod tall;
 mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
-pub use quant::{Permutation, QuantMatrix, QuantSlab};
+pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes};
+pub use tall::TallMatrix;
 pub use tensor::Tensor;
 
+use self::cache::CachePrecision;
 use crate::gpu::{Capabilities, Tier, Variant};
 
 /// Lanes of a workgroup in kernels that go element by element.
@@ -59,11 +76,21 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         quant_matmul::variant(),
         dequantize::variant(),
         rope::variant(),
-        cache::variant(),
+        cache::variant(CachePrecision::Half),
+        cache::variant(CachePrecision::Single),
         attention::merge_variant(),
         swiglu::variant(),
+        matmul_tn::variant(),
+        gptq_group::variant(),
+        pack::variant(),
+        weight_error::variant(),
+        dot::variant(),
+        gather_rows::variant(),
     ];
+    all.extend(scale_search::variants());
     all.extend(matmul::variants(capabilities));
-    all.extend([16, 64, 128].map(|dim| attention::variant(capabilities, dim)));
+    for precision in [CachePrecision::Half, CachePrecision::Single] {
+        all.extend([16, 64, 128].map(|dim| attention::variant(capabilities, dim, precision)));
+    }
     all
 }

@@ -8,6 +8,7 @@
 pub mod attention;
 pub mod cache_write;
 pub mod dequantize;
+pub mod dot;
 pub mod embed;
 pub mod gptq;
 pub mod llama;
@@ -22,6 +23,7 @@ pub mod rope;
 pub mod scale_search;
 pub mod swiglu;
 pub mod unpack;
+pub mod weight_error;
 pub mod weights;
 
 pub use real::Real;

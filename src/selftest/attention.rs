@@ -9,7 +9,7 @@ use super::{Case, Comparison, Fault, Random, Shapes, poisoned, run_list};
 use crate::gpu::Device;
 use crate::ops::Tensor;
 use crate::ops::attention::{attention, splits};
-use crate::ops::cache::{PAGE, PagedCache, RowState};
+use crate::ops::cache::{CachePrecision, PAGE, PagedCache, RowState};
 use crate::{Result, reference};
 
 /// One query row.
@@ -226,6 +226,7 @@ impl Case for Attention {
             uploaded[at] = f16::from_f32(uploaded[at].to_f32() + 1.0);
         }
         let cache = PagedCache {
+            precision: CachePrecision::Half,
             keys: device.upload("keys", &keys)?,
             values: device.upload("values", &uploaded)?,
             pages: device.upload("pages", pages)?,

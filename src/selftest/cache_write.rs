@@ -7,7 +7,7 @@ use super::output::POISON;
 use super::{Case, Comparison, Fault, Random, Shapes, run_list};
 use crate::gpu::Device;
 use crate::ops::Tensor;
-use crate::ops::cache::{PAGE, PagedCache, RowState, cache_write};
+use crate::ops::cache::{CachePrecision, PAGE, PagedCache, RowState, cache_write};
 use crate::{Result, reference};
 
 /// Keys and values of `rows` rows into a cache of `slots` slots; every fifth row is not in use.
@@ -84,6 +84,7 @@ impl Case for CacheWrite {
             slots: device.upload("slots", &row_slots)?,
         };
         let cache = PagedCache {
+            precision: CachePrecision::Half,
             keys: device.upload("keys", &empty)?,
             values: device.upload("values", &empty)?,
             pages: device.upload("pages", pages)?,

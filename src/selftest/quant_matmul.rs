@@ -84,7 +84,8 @@ impl Case for QuantMatmul {
         if add {
             y.write(&residual)?;
         }
-        let scratch_bytes = if rows > GEMV_ROWS { ops::quant_matmul::scratch_bytes(&quant) } else { 0 };
+        let scratch_bytes =
+            if rows > GEMV_ROWS { ops::decode_bytes(device, quant.k(), quant.n()) } else { 0 };
         let scratch = device.alloc("scratch", scratch_bytes)?;
         let store = if add { Store::Add } else { Store::Set };
         run_list(device, self.kernel(device), |list| {
