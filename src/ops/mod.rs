@@ -12,7 +12,7 @@
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
 //! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
-//! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn` | `reference::matmul_tn` |
+//! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn`, `matmul_tn_subgroup` | `reference::matmul_tn` |
 //! | [`scale_search`] | a group's scales | `column_max`, `scale_error`, `scale_pick` | `reference::scale_search` |
 //! | [`gptq_group`] | rounding with feedback | `gptq_group` | `reference::gptq` |
 //! | [`pack`] | codes to words | `pack` | `reference::pack` |
@@ -78,7 +78,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         cache::variant(),
         attention::merge_variant(),
         swiglu::variant(),
-        matmul_tn::variant(),
+        matmul_tn::variant(capabilities),
         gptq_group::variant(),
         pack::variant(),
         weight_error::variant(),

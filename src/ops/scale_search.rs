@@ -184,7 +184,7 @@ pub fn scale_error(list: &mut CommandList, search: &mut ScaleSearch, rows: &Grou
         zero: rows.zero(),
     };
     search.part_count += parts;
-    let buffers = [rows.weights.buffer(), &search.base, &search.largest, &search.multipliers, &search.parts];
+    let buffers = [rows.weights.buffer(), &search.base, &search.largest, &search.parts];
     list.dispatch(&kernel, &buffers, &params, [parts as u32, 1, 1])
 }
 
