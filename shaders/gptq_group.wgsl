@@ -47,13 +47,29 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         var v5 = w[at + 5u * fours];
         var v6 = w[at + 6u * fours];
         var v7 = w[at + 7u * fours];
-        for (var row = 0u; row < first; row++) {
-            let e = done[row * 8u + lane];
-            let from_row = p.u_first + row * p.u_pitch + first / 4u;
-            let l = u[from_row];
-            let h = u[from_row + 1u];
-            v0 -= l.x * e; v1 -= l.y * e; v2 -= l.z * e; v3 -= l.w * e;
-            v4 -= h.x * e; v5 -= h.y * e; v6 -= h.z * e; v7 -= h.w * e;
+        // Four rows at a time, so that their loads are under way together.
+        for (var row = 0u; row < first; row += 4u) {
+            let u_at = p.u_first + row * p.u_pitch + first / 4u;
+            let f0 = done[(row + 0u) * 8u + lane];
+            let l0 = u[u_at + 0u * p.u_pitch];
+            let h0 = u[u_at + 0u * p.u_pitch + 1u];
+            let f1 = done[(row + 1u) * 8u + lane];
+            let l1 = u[u_at + 1u * p.u_pitch];
+            let h1 = u[u_at + 1u * p.u_pitch + 1u];
+            let f2 = done[(row + 2u) * 8u + lane];
+            let l2 = u[u_at + 2u * p.u_pitch];
+            let h2 = u[u_at + 2u * p.u_pitch + 1u];
+            let f3 = done[(row + 3u) * 8u + lane];
+            let l3 = u[u_at + 3u * p.u_pitch];
+            let h3 = u[u_at + 3u * p.u_pitch + 1u];
+            v0 -= l0.x * f0; v1 -= l0.y * f0; v2 -= l0.z * f0; v3 -= l0.w * f0;
+            v4 -= h0.x * f0; v5 -= h0.y * f0; v6 -= h0.z * f0; v7 -= h0.w * f0;
+            v0 -= l1.x * f1; v1 -= l1.y * f1; v2 -= l1.z * f1; v3 -= l1.w * f1;
+            v4 -= h1.x * f1; v5 -= h1.y * f1; v6 -= h1.z * f1; v7 -= h1.w * f1;
+            v0 -= l2.x * f2; v1 -= l2.y * f2; v2 -= l2.z * f2; v3 -= l2.w * f2;
+            v4 -= h2.x * f2; v5 -= h2.y * f2; v6 -= h2.z * f2; v7 -= h2.w * f2;
+            v0 -= l3.x * f3; v1 -= l3.y * f3; v2 -= l3.z * f3; v3 -= l3.w * f3;
+            v4 -= h3.x * f3; v5 -= h3.y * f3; v6 -= h3.z * f3; v7 -= h3.w * f3;
         }
         let line = p.u_first + first * p.u_pitch + first / 4u;
         var l = vec4<f32>(0.0);

@@ -110,8 +110,12 @@ fn choose(capabilities: &Capabilities) -> (Variant, (usize, usize)) {
     }
 }
 
-pub(super) fn variant(capabilities: &Capabilities) -> Variant {
-    choose(capabilities).0
+pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
+    let mut all = vec![Variant::new("matmul_tn")];
+    if capabilities.subgroup.is_some() {
+        all.push(Variant::new("matmul_tn_subgroup"));
+    }
+    all
 }
 
 /// Adds the product to the list, in as many dispatches over ranges of rows as keep each short.

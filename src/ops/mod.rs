@@ -78,7 +78,6 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         cache::variant(),
         attention::merge_variant(),
         swiglu::variant(),
-        matmul_tn::variant(capabilities),
         gptq_group::variant(),
         pack::variant(),
         weight_error::variant(),
@@ -87,6 +86,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     ];
     all.extend(scale_search::variants());
     all.extend(matmul::variants(capabilities));
+    all.extend(matmul_tn::variants(capabilities));
     all.extend([16, 64, 128].map(|dim| attention::variant(capabilities, dim)));
     all
 }
