@@ -5,7 +5,7 @@
 // partial[r, head, s, 0] = m = max score, [1] = Σ e^(score − m), [2 ..] = Σ e^(score − m)·value. A split with
 // nothing to do leaves at once; `attention_merge` knows which those are.
 //
-// q: f32 [rows, heads, dim]; keys, values: halves [page][kv_head][PAGE][dim], keys read 8 at a time;
+// q: f32 [rows, heads, dim]; keys, values: [page][kv_head][PAGE][dim], halves or (import) single precision;
 // pages: u32 [slots, pages_per_slot]; positions, slots: u32 [rows] (position 0xffffffff: row not in use);
 // partial: f32 [rows, heads, splits, dim + 2]. dim is a multiple of 8 and at most 4·WG. Grid (splits, heads, rows).
 // Oracle: reference/attention.rs.
@@ -13,6 +13,7 @@ override WG: u32;
 override PAGE: u32;
 override DIM: u32;
 #import "common/reduce.wgsl"
+#import "common/cache_half.wgsl"
 
 struct Params {
     heads: u32, kv_heads: u32, pages_per_slot: u32, split_len: u32, splits: u32, window: u32, scale: f32,
@@ -42,14 +43,7 @@ fn place(slot: u32, kv_head: u32, position: u32) -> u32 {
 fn score(at: u32) -> f32 {
     var sum = 0.0;
     for (var i = 0u; i < DIM / 8u; i++) {
-        let word = keys[at * (DIM / 8u) + i];
-        let a = unpack2x16float(word.x);
-        let b = unpack2x16float(word.y);
-        let c = unpack2x16float(word.z);
-        let d = unpack2x16float(word.w);
-        let o = 8u * i;
-        sum += a.x * query[o] + a.y * query[o + 1u] + b.x * query[o + 2u] + b.y * query[o + 3u]
-            + c.x * query[o + 4u] + c.y * query[o + 5u] + d.x * query[o + 6u] + d.y * query[o + 7u];
+        sum += key_dot(at * (DIM / 8u) + i, 8u * i);
     }
     return sum * p.scale;
 }
@@ -96,8 +90,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, lane: Lane) {
             for (var k = 0u; k < 4u; k++) {
                 let i = lane.index + k * WG;
                 if (i < DIM) {
-                    let pair = unpack2x16float(values[(base + i) / 2u]);
-                    sums[k] += w * select(pair.x, pair.y, (i & 1u) == 1u);
+                    sums[k] += w * value_at(base + i);
                 }
             }
         }

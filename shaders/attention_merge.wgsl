@@ -22,19 +22,19 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let row_head = id.y * p.heads + id.x;
     let stride = p.dim + 2u;
     let base = row_head * p.splits * stride;
-    let from = first / p.split_len;
-    let to = min(position / p.split_len + 1u, p.splits);
-    var largest = partial[base + from * stride];
-    for (var s = from + 1u; s < to; s++) {
+    let begin = first / p.split_len;
+    let end = min(position / p.split_len + 1u, p.splits);
+    var largest = partial[base + begin * stride];
+    for (var s = begin + 1u; s < end; s++) {
         largest = max(largest, partial[base + s * stride]);
     }
     var total = 0.0;
-    for (var s = from; s < to; s++) {
+    for (var s = begin; s < end; s++) {
         total += exp(partial[base + s * stride] - largest) * partial[base + s * stride + 1u];
     }
     for (var i = lane; i < p.dim; i += WG) {
         var sum = 0.0;
-        for (var s = from; s < to; s++) {
+        for (var s = begin; s < end; s++) {
             sum += exp(partial[base + s * stride] - largest) * partial[base + s * stride + 2u + i];
         }
         out[row_head * p.dim + i] = sum / total;

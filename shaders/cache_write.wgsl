@@ -1,4 +1,4 @@
-// Rounds the keys and values of each row to halves and stores them in the paged cache.
+// Stores the keys and values of each row in the paged cache, rounded to halves or, for verification, as they are.
 //
 // k, v: f32 [rows, kv_heads, dim]; positions, slots: u32 [rows] (position 0xffffffff: row not in use);
 // pages: u32 [slots, pages_per_slot], the page that holds positions 256·j .. of a slot; keys, values: halves
@@ -7,7 +7,7 @@
 override WG: u32;
 override PAGE: u32;
 #import "common/index.wgsl"
-#import "common/half.wgsl"
+#import "common/store_half.wgsl"
 
 struct Params { rows: u32, kv_heads: u32, dim: u32, pages_per_slot: u32 }
 var<immediate> p: Params;
@@ -36,6 +36,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     }
     let page = pages[slots[row] * p.pages_per_slot + position / PAGE];
     let to = ((page * p.kv_heads + head) * PAGE + position % PAGE) * half_dim + pair % half_dim;
-    keys[to] = pack_halves(k[2u * pair], k[2u * pair + 1u]);
-    values[to] = pack_halves(v[2u * pair], v[2u * pair + 1u]);
+    store_pair(to, k[2u * pair], k[2u * pair + 1u], v[2u * pair], v[2u * pair + 1u]);
 }

@@ -1,7 +1,8 @@
 // `matmul` on matrix units: y[r, first + n] = Σ_k x[r, k]·w[n, k] (+ bias[n]) (+ y[r, first + n]).
 //
 // The prologue names the shape: D (8 or 16), MatA, MatB and MatC (f16 × f16 → f32, D × D). x is split into a high and
-// a low half (x = high + low to 22 bits), both are multiplied, so that the result is as exact as single precision.
+// a low half (x = high + low to 22 bits, or to 2^-24), both are multiplied, so that the result is nearly as exact as
+// in single precision; |x| is at most 131008.
 // A workgroup of four subgroups makes 4·D × 4·D outputs, each subgroup 2 × 2 fragments; n and k are multiples of D,
 // rows are filled with zeros. WG is four subgroups' lanes. Grid (n / 4D, rows / 4D).
 // Bindings and immediates as in `gemv`, w being seen as halves.
@@ -46,9 +47,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
             if (row0 + line < p.rows && k0 + k < p.k) {
                 value = x[(row0 + line) * p.k + k0 + k];
             }
-            let rounded = f16(clamp(value, -65504.0, 65504.0));
-            high[line * PITCH + k] = rounded;
-            low[line * PITCH + k] = f16(value - f32(rounded));
+            // The upper 11 bits, taken as integers: compilers may fold f32(f16(value)) to value.
+            let upper = clamp(bitcast<f32>(bitcast<u32>(value) & 0xffffe000u), -65504.0, 65504.0);
+            high[line * PITCH + k] = f16(upper);
+            low[line * PITCH + k] = f16(value - upper);
         }
         workgroupBarrier();
         for (var k = 0u; k < STEP && k0 + k < k_stride; k += D) {

@@ -3,7 +3,9 @@
 //! Names, types and shapes are those that the ExLlamaV2 0.3.2 loader checks; what the bits mean is in
 //! [`crate::packing`].
 
-use super::safetensors::{Checkpoint, Dtype};
+use half::f16;
+
+use super::safetensors::{Checkpoint, Dtype, ShardWriter};
 use crate::error::{Error, Result};
 use crate::packing::{Layout, PackedMatrix, padded_columns};
 
@@ -62,4 +64,27 @@ pub fn read_packed(
     let (q_weight, q_scale, q_invperm) = (q_weight.to_u32()?, q_scale.to_u32()?, q_invperm.to_u32()?);
     PackedMatrix::new(n, layout, q_weight, q_scale, q_scale_max.to_f16()?, q_invperm, bias)
         .map_err(|error| Error::tensor(path, key, error.to_string()))
+}
+
+/// Writes the tensors of a packed linear under `key`.
+///
+/// # Errors
+/// As for [`ShardWriter::write`].
+pub fn write_packed(writer: &mut ShardWriter, key: &str, matrix: &PackedMatrix) -> Result<()> {
+    let (n, groups) = (matrix.n, matrix.layout.groups().len());
+    let mut write = |part: &str, dtype: Dtype, shape: &[usize], bytes: Vec<u8>| {
+        writer.write(&format!("{key}.{part}"), dtype, shape, &bytes)
+    };
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let halves = |halves: &[f16]| halves.iter().flat_map(|half| half.to_le_bytes()).collect::<Vec<u8>>();
+    let pairs = matrix.layout.q_groups().iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    write("q_weight", Dtype::I32, &[matrix.layout.word_rows(), n], words(&matrix.q_weight))?;
+    write("q_scale", Dtype::I32, &[groups, n / 8], words(&matrix.q_scale))?;
+    write("q_scale_max", Dtype::F16, &[groups], halves(&matrix.q_scale_max))?;
+    write("q_groups", Dtype::I16, &[2 * groups], pairs)?;
+    write("q_invperm", Dtype::I32, &[matrix.k], words(&matrix.q_invperm))?;
+    match &matrix.bias {
+        Some(bias) => write("bias", Dtype::F16, &[n], halves(bias)),
+        None => Ok(()),
+    }
 }

@@ -4,9 +4,13 @@
 //! configuration, so that the floors above may index by it. Nothing here knows of a device.
 
 pub mod config;
+pub mod dataset;
 pub mod exl2;
 mod header;
 mod json;
 pub mod rope;
 mod rope_config;
 pub mod safetensors;
+mod tensor;
+pub mod tokenizer;
+mod writer;

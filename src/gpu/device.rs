@@ -44,6 +44,7 @@ struct Inner {
     raw: wgpu::Device,
     queue: wgpu::Queue,
     name: String,
+    software: bool,
     tier: Tier,
     capabilities: Capabilities,
     limits: wgpu::Limits,
@@ -103,6 +104,7 @@ impl Device {
             raw,
             queue,
             name,
+            software: adapter.kind() == "software",
             tier,
             capabilities,
             limits,
@@ -117,6 +119,11 @@ impl Device {
     /// The adapter's name.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// A processor plays the card.
+    pub fn software(&self) -> bool {
+        self.0.software
     }
 
     /// The tier in use.

@@ -29,6 +29,14 @@ impl CommandList {
         &self.device
     }
 
+    /// Labels of the kernels that it dispatches, in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.commands.iter().filter_map(|command| match command {
+            Command::Dispatch { kernel, .. } => Some(kernel.label()),
+            _ => None,
+        })
+    }
+
     /// Number of dispatches, copies and clears.
     pub fn len(&self) -> usize {
         self.commands.len()

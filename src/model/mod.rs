@@ -1,1 +1,52 @@
-//! A Llama on the device.
+//! Floor 4: a Llama on a device, from mapped files to logits.
+//!
+//! A model is an embedding, a row of [`Block`]s (attention and MLP in turn) and a [`Head`]. A block is described by a
+//! [`BlockSpec`]: which linears it has, which of them share an input, and in what role ([`Role`]) each input and output
+//! stands. [`Llama`] holds all blocks and generates; [`Streamed`] loads one at a time, for models larger than the card;
+//! the converter does the same with blocks that it changes. All record the same dispatches ([`Pass::block`]), so that
+//! they agree to the last bit.
+
+mod batch;
+mod block;
+mod cache;
+mod embedding;
+mod head;
+mod linear;
+mod llama;
+mod pass;
+mod scratch;
+mod streamed;
+mod weights;
+
+pub use batch::{Batch, Row};
+pub use block::{BlockKind, BlockSpec, GroupSpec, LinearSpec, Role, blocks, head_spec};
+pub use cache::{Cache, CacheSize};
+pub use embedding::{Embedding, Placement};
+pub use head::Head;
+pub use linear::{Linear, LinearGroup};
+pub use llama::{Llama, LoadOptions, MemoryByPart};
+pub use pass::{Pass, Tap};
+pub use scratch::Scratch;
+pub use streamed::Streamed;
+pub use weights::{Block, load_norm};
+
+pub use crate::ops::cache::CachePrecision;
+
+use crate::Result;
+use crate::ops::Tensor;
+
+/// Moves the first `rows` rows of a hidden state to another tensor, on the same device or through the host. The one
+/// place where hidden states cross between ranges of layers.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the widths differ; as the devices report.
+pub fn cross(from: &Tensor, to: &Tensor, rows: usize) -> Result<()> {
+    to.expect("hidden state", rows, from.cols())?;
+    if from.device().is(to.device()) {
+        let mut list = crate::gpu::CommandList::new(from.device(), "hidden state");
+        list.copy(from.buffer(), 0, to.buffer(), 0, (4 * rows * from.cols()) as u64)?;
+        list.run()
+    } else {
+        to.write(&from.read(rows)?)
+    }
+}

@@ -1,6 +1,6 @@
 //! Causal attention over the paged cache; see `shaders/attention.wgsl` and `shaders/attention_merge.wgsl`.
 
-use super::cache::{PAGE, PagedCache, RowState};
+use super::cache::{CachePrecision, PAGE, PagedCache, RowState};
 use super::{Tensor, with_reduce};
 use crate::gpu::{Capabilities, CommandList, Variant};
 use crate::{Error, Result};
@@ -36,9 +36,13 @@ struct MergeParams {
     window: u32,
 }
 
-pub(super) fn variant(capabilities: &Capabilities, dim: u32) -> Variant {
+pub(super) fn variant(capabilities: &Capabilities, dim: u32, precision: CachePrecision) -> Variant {
     let variant =
         Variant::new("attention").constant("WG", LANES).constant("PAGE", PAGE as u32).constant("DIM", dim);
+    let variant = match precision {
+        CachePrecision::Half => variant,
+        CachePrecision::Single => variant.import("common/cache_half.wgsl", "common/cache_single.wgsl"),
+    };
     with_reduce(variant, capabilities)
 }
 
@@ -96,7 +100,7 @@ pub fn attention(
         window,
         scale: (1.0 / (dim as f64).sqrt()) as f32,
     };
-    let kernel = list.device().kernel(&variant(&capabilities, dim as u32))?;
+    let kernel = list.device().kernel(&variant(&capabilities, dim as u32, cache.precision))?;
     let buffers = [
         q.buffer(),
         &cache.keys,

@@ -7,6 +7,26 @@ use crate::{Error, Result};
 /// Positions in a page of the cache.
 pub const PAGE: usize = 256;
 
+/// Element format of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CachePrecision {
+    /// Halves.
+    #[default]
+    Half,
+    /// Single precision: twice the memory, for comparing with engines that do not round keys and values.
+    Single,
+}
+
+impl CachePrecision {
+    /// Bytes of a key or value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Half => 2,
+            Self::Single => 4,
+        }
+    }
+}
+
 /// Device state of the rows of a batch, one u32 each: position (`u32::MAX`: not in use) and slot.
 #[derive(Clone)]
 pub struct RowState {
@@ -19,9 +39,9 @@ pub struct RowState {
 /// Keys and values of one layer, with the table that finds a slot's pages.
 #[derive(Clone)]
 pub struct PagedCache {
-    /// Halves [page][kv_head][PAGE][dim].
+    /// [page][kv_head][PAGE][dim] in this cache's precision.
     pub keys: Buffer,
-    /// Halves [page][kv_head][PAGE][dim].
+    /// [page][kv_head][PAGE][dim] in this cache's precision.
     pub values: Buffer,
     /// u32 [slots, pages_per_slot].
     pub pages: Buffer,
@@ -31,6 +51,8 @@ pub struct PagedCache {
     pub kv_heads: usize,
     /// Values in a head, a multiple of 8.
     pub dim: usize,
+    /// Element format.
+    pub precision: CachePrecision,
 }
 
 #[repr(C)]
@@ -42,8 +64,12 @@ struct Params {
     pages_per_slot: u32,
 }
 
-pub(super) fn variant() -> Variant {
-    Variant::new("cache_write").constant("WG", ELEMENTWISE).constant("PAGE", PAGE as u32)
+pub(super) fn variant(precision: CachePrecision) -> Variant {
+    let variant = Variant::new("cache_write").constant("WG", ELEMENTWISE).constant("PAGE", PAGE as u32);
+    match precision {
+        CachePrecision::Half => variant,
+        CachePrecision::Single => variant.import("common/store_half.wgsl", "common/store_single.wgsl"),
+    }
 }
 
 /// Stores k and v [rows, kv_heads · dim] of the rows in use at their slots and positions.
@@ -64,7 +90,7 @@ pub fn cache_write(
     if state.positions.bytes().min(state.slots.bytes()) < 4 * rows as u64 {
         return Err(Error::shape("cache_write", format!("{rows} rows without a position or slot each")));
     }
-    let kernel = list.device().kernel(&variant())?;
+    let kernel = list.device().kernel(&variant(cache.precision))?;
     let grid = flat_grid(list.device(), (rows * cols / 2).div_ceil(ELEMENTWISE as usize) as u64);
     let params = Params {
         rows: rows as u32,

@@ -48,10 +48,11 @@ mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
-pub use quant::{Permutation, QuantMatrix, QuantSlab};
+pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes};
 pub use tall::TallMatrix;
 pub use tensor::Tensor;
 
+use self::cache::CachePrecision;
 use crate::gpu::{Capabilities, Tier, Variant};
 
 /// Lanes of a workgroup in kernels that go element by element.
@@ -75,7 +76,8 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         quant_matmul::variant(),
         dequantize::variant(),
         rope::variant(),
-        cache::variant(),
+        cache::variant(CachePrecision::Half),
+        cache::variant(CachePrecision::Single),
         attention::merge_variant(),
         swiglu::variant(),
         gptq_group::variant(),
@@ -87,6 +89,8 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all.extend(scale_search::variants());
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
-    all.extend([16, 64, 128].map(|dim| attention::variant(capabilities, dim)));
+    for precision in [CachePrecision::Half, CachePrecision::Single] {
+        all.extend([16, 64, 128].map(|dim| attention::variant(capabilities, dim, precision)));
+    }
     all
 }

@@ -13,6 +13,9 @@ use crate::{Error, Result};
 /// Columns of a slab are a multiple of this, except in the last one.
 const SLAB_COLUMNS: usize = 128;
 
+/// Bytes that a slab may take when it is decoded to halves for a prompt.
+const SLAB_HALVES: u64 = 128 << 20;
+
 /// The order in which a packed matrix takes its input features.
 pub struct Permutation {
     order: Vec<u32>,
@@ -62,7 +65,7 @@ fn device_words(words: Vec<u32>, _layout: &Layout) -> Vec<u32> {
 }
 
 /// The file's order of the words of a slab, from the device's.
-pub(super) fn file_words(words: Vec<u32>, _layout: &Layout) -> Vec<u32> {
+fn file_words(words: Vec<u32>, _layout: &Layout) -> Vec<u32> {
     words
 }
 
@@ -93,12 +96,11 @@ impl QuantMatrix {
                 Arc::new(Permutation { buffer: device.upload(&format!("{label}.order"), &order)?, order })
             }
         };
-        let column_bytes = 4 * matrix.layout.word_rows().max(matrix.layout.groups().len()) as u64;
-        let most = (device.max_slab_bytes() / column_bytes) as usize / SLAB_COLUMNS * SLAB_COLUMNS;
+        let most = slab_columns(device, matrix.k);
         if most == 0 {
             return Err(Error::shape(
                 label,
-                format!("{SLAB_COLUMNS} columns of {column_bytes} bytes exceed a binding"),
+                format!("{SLAB_COLUMNS} columns of {} rows exceed a binding", matrix.k),
             ));
         }
         let slabs = (0..matrix.n)
@@ -147,6 +149,15 @@ impl QuantMatrix {
         &self.slabs
     }
 
+    /// The packed words of a slab as a file has them, read back: [word_rows, columns].
+    ///
+    /// # Errors
+    /// As [`Device::read`].
+    pub fn read_words(&self, slab: &QuantSlab) -> Result<Vec<u32>> {
+        let words = slab.words.device().read(&slab.words, 0, self.layout.word_rows() * slab.columns)?;
+        Ok(file_words(words, &self.layout))
+    }
+
     /// Group maxima rounded to half and divided by 256, as single precision [groups].
     pub fn maxima(&self) -> &Buffer {
         &self.maxima
@@ -166,6 +177,17 @@ impl QuantMatrix {
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
+}
+
+/// Most columns of a slab. A column in halves is larger than packed (8 bits at most, and its scales), so it decides.
+fn slab_columns(device: &Device, k: usize) -> usize {
+    let bytes = device.max_slab_bytes().min(SLAB_HALVES);
+    (bytes / (2 * k as u64).max(1)) as usize / SLAB_COLUMNS * SLAB_COLUMNS
+}
+
+/// Bytes of scratch that a prompt needs to decode the slabs of a matrix [k, n].
+pub fn decode_bytes(device: &Device, k: usize, n: usize) -> u64 {
+    2 * (k * n.next_multiple_of(32).min(slab_columns(device, k))) as u64
 }
 
 /// Where each block of 32 packed rows lies: (first word row, bits | group << 8).

@@ -10,11 +10,6 @@ pub(super) fn variant() -> Variant {
     Variant::new("quant_gemv").generated("generated/unpack.wgsl", unpack::text())
 }
 
-/// Bytes of scratch that [`quant_matmul`] needs for a matrix: its largest slab in halves.
-pub fn scratch_bytes(matrix: &QuantMatrix) -> u64 {
-    matrix.slabs().iter().map(|slab| 2 * (slab.columns * matrix.k()) as u64).max().unwrap_or(0)
-}
-
 /// y = x·W (+ bias) (+ y) over the first `rows` rows: x [rows, k] in packed row order, y [rows, n].
 ///
 /// # Errors

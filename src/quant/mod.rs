@@ -1,5 +1,39 @@
-//! The converter.
+//! The converter: a model directory in, an EXL2 directory out.
+//!
+//! Five stages, each of which leaves its results in the working directory of a [`job`], so that a
+//! killed run goes on where it was:
+//!
+//! 1. *Calibrate*: text becomes rows of tokens and their hidden states, kept as a [`snapshot`].
+//! 2. *Measure*: block by block, each linear is stored in each way that [`options`] lists (a
+//!    [`recipe`] per way), and the block's output error is noted for each combination. The result is
+//!    a [`measurement`], a file that can be reused for other targets.
+//! 3. *Allocate*: [`allocate`] picks one combination per block so that the sum of squared errors is
+//!    least under the bits asked for.
+//! 4. *Quantize*: block by block, each linear is stored with its recipe, on hidden states that come
+//!    from the blocks already stored. A finished block is a [`block_file`].
+//! 5. *Compile*: the blocks, the head and the float tensors become the files of a model.
+//!
+//! Every file of a job is written aside, synced and renamed ([`atomic`]); the binary ones carry a
+//! checksum ([`state_file`]). [`fingerprint`] says which model and text a result belongs to.
 
+pub mod allocate;
+pub mod atomic;
+pub mod block_file;
+pub mod calibrate;
+pub mod compile;
+pub mod convert;
+pub mod fingerprint;
 pub mod gptq;
 pub mod hessian;
+pub mod job;
+pub mod measure;
+pub mod measurement;
+pub mod options;
+pub mod quantize;
+pub mod recipe;
+pub mod report;
+pub mod snapshot;
+mod source;
+pub mod state_file;
+pub mod stream;
 pub mod weights;

@@ -3,7 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod config;
+mod dataset;
 mod exl2;
+mod packing;
+mod rope;
+mod safetensors;
+mod tokenizer;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -22,4 +28,13 @@ fn refused<T>(result: exlay::Result<T>, words: &[&str]) {
     for word in words {
         assert!(message.contains(word), "`{word}` is not in: {message}");
     }
+}
+
+/// A directory with these files.
+fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        std::fs::write(directory.path().join(name), content).unwrap();
+    }
+    directory
 }

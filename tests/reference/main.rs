@@ -1,6 +1,8 @@
 //! The oracles themselves, against values worked out by hand, an independent decoder's matrices and the logits of
 //! transformers and ExLlamaV2.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy exempts only test functions")]
+
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};

@@ -1,0 +1,241 @@
+//! `exlay convert`: flags and result of a conversion.
+
+mod run;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::failure::Usage;
+use super::units;
+pub(crate) use run::run;
+
+/// Quantize a Hugging Face model directory to EXL2.
+///
+/// ExLlamaV2's command lines work unchanged: its spellings of these flags are accepted too. As there, -o is
+/// the working directory and the result goes to -cf.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// Directory of the model to convert; not needed to resume a job.
+    #[arg(short = 'i', long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Working directory: state of the job, which is resumed if it is there [also: --out_dir].
+    #[arg(short = 'o', long, value_name = "DIR")]
+    pub(crate) work_dir: PathBuf,
+    /// Directory for the finished model, complete or absent [also: -cf].
+    #[arg(long, value_name = "DIR", required_unless_present = "output_measurement")]
+    pub(crate) output: Option<PathBuf>,
+    /// Calibration text: a .parquet with a column of texts, or a .txt.
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Column of the calibration .parquet that holds the texts.
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub(crate) column: String,
+    /// Average bits per weight of the decoder's linears, all that is stored for them included.
+    #[arg(short = 'b', long, value_name = "BITS", default_value_t = 4.125, value_parser = parse_bits)]
+    pub(crate) bits: f64,
+    /// Bits of the head: 2, 3, 4, 5, 6 or 8 [also: -hb].
+    #[arg(long, value_name = "BITS", default_value_t = 6, value_parser = parse_head_bits)]
+    pub(crate) head_bits: u32,
+    /// Reuse this measurement of the same model, for another number of bits.
+    #[arg(short = 'm', long, value_name = "FILE")]
+    pub(crate) measurement: Option<PathBuf>,
+    /// Stop after measuring and write the measurement here; a directory gets measurement.json [also: -om].
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    pub(crate) output_measurement: Option<PathBuf>,
+    /// Delete the state of an earlier job in the working directory and start over [also: -nr].
+    #[arg(long)]
+    pub(crate) no_resume: bool,
+    /// Rows of calibration text to quantize with.
+    #[arg(short = 'r', long, value_name = "COUNT", default_value_t = 100, value_parser = parse_count)]
+    pub(crate) rows: usize,
+    /// Tokens in each of these rows.
+    #[arg(short = 'l', long, value_name = "TOKENS", default_value_t = 2048, value_parser = parse_count)]
+    pub(crate) length: usize,
+    /// Rows of calibration text to measure with [also: -mr].
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = parse_count)]
+    pub(crate) measurement_rows: usize,
+    /// Tokens in each row when measuring [also: -ml].
+    #[arg(long, value_name = "TOKENS", default_value_t = 2048, value_parser = parse_count)]
+    pub(crate) measurement_length: usize,
+    /// Largest output file in MiB; 0 writes one file [also: -ss].
+    #[arg(long, value_name = "MIB", default_value_t = 8192, allow_negative_numbers = true)]
+    pub(crate) shard_size: i64,
+}
+
+impl ConvertArgs {
+    /// What clap cannot check: combinations that depend on the working directory.
+    ///
+    /// # Errors
+    /// [`Usage`] if there is nothing to convert, or no calibration text for a new job.
+    pub(crate) fn check(&self) -> Result<(), Usage> {
+        let resumes = self.work_dir.is_dir() && !self.no_resume;
+        if self.model.is_none() && !resumes {
+            return Err(Usage("--model (-i) is needed: the directory of the model to convert".into()));
+        }
+        if self.calibration.is_none() && !resumes {
+            return Err(Usage(CALIBRATION_NEEDED.into()));
+        }
+        Ok(())
+    }
+
+    /// The largest output file in bytes.
+    pub(crate) fn shard_bytes(&self) -> u64 {
+        match u64::try_from(self.shard_size) {
+            Ok(mebibytes) if mebibytes > 0 => mebibytes.saturating_mul(1 << 20),
+            _ => u64::MAX,
+        }
+    }
+}
+
+/// Said when a new job has no `--calibration`.
+pub(crate) const CALIBRATION_NEEDED: &str = "--calibration (-c) is needed: text of the kind that the model will \
+    meet, as a .parquet file with one text per row in a column `text` (--column names another), or as a .txt file; \
+    --rows times --length tokens are taken from it";
+
+fn parse_bits(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(bits) if bits.is_finite() && bits > 0.0 => Ok(bits),
+        _ => Err("write a number of bits such as 3.0; what a model can reach lies between 2 and 8".into()),
+    }
+}
+
+fn parse_head_bits(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(bits) if [2, 3, 4, 5, 6, 8].contains(&bits) => Ok(bits),
+        _ => Err("the head can have 2, 3, 4, 5, 6 or 8 bits".into()),
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("write a whole number from 1 up".into()),
+    }
+}
+
+/// What a finished conversion has to say.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ConvertReport {
+    /// Where the model, or with `--output-measurement` the measurement, was written.
+    pub(crate) output: PathBuf,
+    /// Bits per weight that were asked for; absent when only measuring, as the next ones.
+    pub(crate) target_bits_per_weight: Option<f64>,
+    /// Recounted from the written files: all stored bits of the decoder's linears over their weights.
+    pub(crate) bits_per_weight: Option<f64>,
+    /// The same for the head.
+    pub(crate) head_bits_per_weight: Option<f64>,
+    /// Bytes of the written tensors.
+    pub(crate) total_bytes: Option<u64>,
+    /// Wall-clock time of this run.
+    pub(crate) seconds: f64,
+    /// Most bytes held in device buffers at once.
+    pub(crate) peak_device_bytes: u64,
+    /// Most bytes of host memory in use at once.
+    pub(crate) peak_host_bytes: u64,
+}
+
+impl std::fmt::Display for ConvertReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "written      {}", self.output.display())?;
+        if let (Some(bits), Some(target)) = (self.bits_per_weight, self.target_bits_per_weight) {
+            writeln!(f, "bits         {bits:.4} per weight of the decoder, {target} asked for")?;
+        }
+        if let Some(bits) = self.head_bits_per_weight {
+            writeln!(f, "head         {bits:.4} bits per weight")?;
+        }
+        if let Some(bytes) = self.total_bytes {
+            writeln!(f, "size         {}", units::bytes(bytes))?;
+        }
+        writeln!(f, "time         {}", units::seconds(self.seconds))?;
+        let (device, host) = (units::bytes(self.peak_device_bytes), units::bytes(self.peak_host_bytes));
+        writeln!(f, "peak memory  device {device}, host {host}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::parse;
+    use insta::assert_snapshot;
+
+    fn convert(line: &str) -> Result<ConvertArgs, clap::Error> {
+        parse::<ConvertArgs>(line)
+    }
+
+    #[test]
+    fn defaults_are_those_of_exllamav2() {
+        let args = convert("convert -i in -o work --output out").unwrap();
+        assert_eq!((args.bits, args.head_bits), (4.125, 6));
+        assert_eq!((args.rows, args.length), (100, 2048));
+        assert_eq!((args.measurement_rows, args.measurement_length), (16, 2048));
+        assert_eq!(args.shard_bytes(), 8192 << 20);
+        assert_eq!(args.column, "text");
+    }
+
+    #[test]
+    fn a_shard_size_of_zero_or_less_has_no_limit() {
+        for (size, bytes) in [("0", u64::MAX), ("-1", u64::MAX), ("3", 3 << 20)] {
+            let args = convert(&format!("convert -o work --output out --shard-size {size}")).unwrap();
+            assert_eq!(args.shard_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_usage_errors_that_name_the_flag() {
+        for (flag, value) in
+            [("--bits", "0"), ("--bits", "nan"), ("--head-bits", "7"), ("--rows", "0"), ("--length", "x")]
+        {
+            let error = convert(&format!("convert -o work --output out {flag} {value}")).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation);
+            assert!(error.to_string().contains(flag), "{error}");
+        }
+        assert!(convert("convert -i in --output out").is_err(), "no working directory");
+        assert!(convert("convert -i in -o work").is_err(), "nothing to write");
+        assert!(convert("convert -o work --output out --output-measurement m").is_err(), "both");
+    }
+
+    #[test]
+    fn a_new_job_needs_a_model_and_calibration() {
+        let message = |line: &str| convert(line).unwrap().check().unwrap_err().to_string();
+        assert!(message("convert -o /nonexistent --output out").contains("--model"));
+        assert!(message("convert -i in -o /nonexistent --output out").contains("--calibration"));
+        let here = env!("CARGO_MANIFEST_DIR");
+        assert!(
+            convert(&format!("convert -o {here} --output out")).unwrap().check().is_ok(),
+            "a job can be there"
+        );
+        assert!(message(&format!("convert -o {here} --output out --no-resume")).contains("--model"));
+    }
+
+    #[test]
+    fn the_report_as_text() {
+        let mut report = ConvertReport {
+            output: "out".into(),
+            target_bits_per_weight: Some(3.0),
+            bits_per_weight: Some(2.99871),
+            head_bits_per_weight: Some(6.48),
+            total_bytes: Some(123_100_000),
+            seconds: 754.2,
+            peak_device_bytes: 1 << 30,
+            peak_host_bytes: 3 << 29,
+        };
+        assert_snapshot!(report.to_string(), @r"
+        written      out
+        bits         2.9987 per weight of the decoder, 3 asked for
+        head         6.4800 bits per weight
+        size         117.4 MiB
+        time         12 min 34 s
+        peak memory  device 1.0 GiB, host 1.5 GiB
+        ");
+        (report.target_bits_per_weight, report.bits_per_weight) = (None, None);
+        (report.head_bits_per_weight, report.total_bytes) = (None, None);
+        report.output = "measurement.json".into();
+        assert_snapshot!(report.to_string(), @r"
+        written      measurement.json
+        time         12 min 34 s
+        peak memory  device 1.0 GiB, host 1.5 GiB
+        ");
+    }
+}

@@ -1,0 +1,152 @@
+//! The body of `exlay convert`: flags to a conversion, its lines to stderr, its result to stdout.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use exlay::quant::convert::{Conversion, Converted, convert};
+use exlay::quant::job::{Inputs, Job};
+use exlay::quant::report::Reporter;
+
+use super::{CALIBRATION_NEEDED, ConvertArgs, ConvertReport};
+use crate::cli::failure::Usage;
+use crate::cli::progress::Progress;
+use crate::cli::{GlobalArgs, output};
+
+/// Converts a model.
+///
+/// # Errors
+/// [`Usage`] when flags are missing, else what the conversion ran into.
+pub(crate) fn run(args: &ConvertArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    args.check()?;
+    let started = Instant::now();
+    let conversion = conversion(args)?;
+    let device = global.open_device()?;
+    output::note(&format!("Adapter: {} (tier {})", device.name(), device.tier()));
+    let mut terminal = Terminal::default();
+    let converted = convert(&device, &conversion, &mut terminal)?;
+    terminal.close();
+    let mut report = ConvertReport {
+        output: PathBuf::new(),
+        target_bits_per_weight: None,
+        bits_per_weight: None,
+        head_bits_per_weight: None,
+        total_bytes: None,
+        seconds: started.elapsed().as_secs_f64(),
+        peak_device_bytes: device.memory().peak,
+        peak_host_bytes: peak_host_bytes(),
+    };
+    match converted {
+        Converted::Measurement(path) => report.output = path,
+        Converted::Model(recount) => {
+            report.output = conversion.output.unwrap_or_default();
+            report.target_bits_per_weight = Some(conversion.bits);
+            report.bits_per_weight = Some(recount.bits_per_weight);
+            report.head_bits_per_weight = Some(recount.head_bits_per_weight);
+            report.total_bytes = Some(recount.total_bytes);
+        }
+    }
+    output::print(&if global.json { output::json(&report)? } else { report.to_string() })?;
+    Ok(())
+}
+
+/// The flags as a conversion; without `--model` they are those of the job in the working directory.
+fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
+    let mut conversion = Conversion {
+        model: args.model.clone().unwrap_or_default(),
+        work: args.work_dir.clone(),
+        output: args.output.clone(),
+        calibration: args.calibration.clone().unwrap_or_default(),
+        column: Some(args.column.clone()),
+        bits: args.bits,
+        head_bits: args.head_bits,
+        measurement: args.measurement.clone(),
+        output_measurement: args.output_measurement.clone(),
+        rows: (args.rows, args.length),
+        measurement_rows: (args.measurement_rows, args.measurement_length),
+        shard_bytes: args.shard_bytes(),
+        resume: !args.no_resume,
+    };
+    let recorded = if args.no_resume { None } else { Job::recorded(&args.work_dir)? };
+    match recorded {
+        Some(recorded) if args.model.is_none() => take_recorded(&mut conversion, &recorded),
+        Some(recorded) if args.calibration.is_none() => {
+            conversion.calibration = recorded.get("--calibration").unwrap_or_default().into();
+        }
+        _ => {}
+    }
+    if conversion.model.as_os_str().is_empty() {
+        return Err(Usage(
+            "--model (-i) is needed: there is no job to resume in the working directory".into(),
+        )
+        .into());
+    }
+    if conversion.calibration.as_os_str().is_empty() {
+        return Err(Usage(CALIBRATION_NEEDED.into()).into());
+    }
+    Ok(conversion)
+}
+
+fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
+    let text = |name: &str| recorded.get(name).unwrap_or_default().to_owned();
+    let number = |name: &str, otherwise: usize| {
+        recorded.get(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+    };
+    conversion.model = text("--model").into();
+    conversion.calibration = text("--calibration").into();
+    conversion.column = Some(text("--column"));
+    conversion.bits = text("--bits").parse().unwrap_or(conversion.bits);
+    conversion.head_bits = number("--head-bits", conversion.head_bits as usize) as u32;
+    let measurement = text("--measurement");
+    conversion.measurement = (!measurement.is_empty()).then(|| measurement.into());
+    conversion.rows = (number("--rows", conversion.rows.0), number("--length", conversion.rows.1));
+    let (rows, length) = conversion.measurement_rows;
+    conversion.measurement_rows =
+        (number("--measurement-rows", rows), number("--measurement-length", length));
+}
+
+/// Lines and a bar on stderr.
+#[derive(Default)]
+struct Terminal {
+    stage: String,
+    progress: Option<Progress>,
+    done: usize,
+}
+
+impl Terminal {
+    fn close(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+    }
+}
+
+impl Reporter for Terminal {
+    fn note(&mut self, line: &str) {
+        match &self.progress {
+            Some(progress) => progress.note(line),
+            None => output::note(line),
+        }
+    }
+
+    fn progress(&mut self, stage: &str, done: usize, all: usize) {
+        if self.stage != stage {
+            self.close();
+            self.stage = stage.to_owned();
+            self.done = 0;
+            self.progress = Some(Progress::start(stage, all as u64));
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.advance((done - self.done) as u64);
+        }
+        self.done = done;
+    }
+}
+
+/// Most host memory of this process at once, where the system tells (Linux), else 0.
+fn peak_host_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}

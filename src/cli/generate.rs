@@ -1,0 +1,209 @@
+//! `exlay generate`: flags and result of a generation.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use exlay::generate::SamplerSettings;
+use serde::Serialize;
+
+use super::failure::Usage;
+use super::{Embedding, units};
+
+/// Continue a prompt.
+///
+/// The text goes to stdout as it comes; times, speeds and memory go to stderr.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Directory of the model, EXL2 or F16.
+    #[arg(short = 'm', long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// Text to continue.
+    #[arg(short = 'p', long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// Most tokens to generate.
+    #[arg(short = 't', long, value_name = "COUNT", default_value_t = 128)]
+    pub(crate) tokens: usize,
+    /// Most tokens of prompt and text together; as many as they need if not given.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context: Option<usize>,
+    /// Where rows of the embedding table are looked up.
+    #[arg(long, default_value = "device")]
+    pub(crate) embedding: Embedding,
+    /// End the text before this string; can be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+}
+
+/// How to choose tokens. What is not given comes from the model's generation_config.json, else is off.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Sampling, in this order")]
+pub(crate) struct SamplingArgs {
+    /// Make tokens that occurred less likely by this factor; 1 is off.
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: Option<f32>,
+    /// Flatten (above 1) or sharpen (below 1) the probabilities; 0 takes the most likely token.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) temperature: Option<f32>,
+    /// Keep this many of the most likely tokens; 0 is off.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) top_k: Option<usize>,
+    /// Keep the most likely tokens that reach this probability together; 1 is off.
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(crate) top_p: Option<f32>,
+    /// Keep tokens at least this likely, as a share of the most likely one; 0 is off.
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(crate) min_p: Option<f32>,
+    /// Choose another text: same seed, same text.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+impl SamplingArgs {
+    /// These flags over `model`, the settings that the model's own files ask for.
+    ///
+    /// # Errors
+    /// [`Usage`] with the flag whose value is out of range.
+    pub(crate) fn settings(&self, model: SamplerSettings) -> Result<SamplerSettings, Usage> {
+        let settings = SamplerSettings {
+            temperature: self.temperature.unwrap_or(model.temperature),
+            top_k: self.top_k.unwrap_or(model.top_k),
+            top_p: self.top_p.unwrap_or(model.top_p),
+            min_p: self.min_p.unwrap_or(model.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(model.repetition_penalty),
+            seed: self.seed,
+        };
+        settings.validate().map_err(|error| Usage(error.to_string()))?;
+        Ok(settings)
+    }
+}
+
+/// What a generation has to say beside its text.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct GenerateReport {
+    /// The prompt as the model saw it.
+    pub(crate) prompt_token_ids: Vec<u32>,
+    /// The generated tokens, an end token included.
+    pub(crate) token_ids: Vec<u32>,
+    /// The generated text, cut before a stop string.
+    pub(crate) text: String,
+    /// From the first file opened to the model ready on the device.
+    pub(crate) load_seconds: f64,
+    /// Prompt tokens over the time to the first logits.
+    pub(crate) prompt_tokens_per_second: f64,
+    /// Generated tokens but the first over the time after the first.
+    pub(crate) tokens_per_second: f64,
+    /// Device memory.
+    pub(crate) memory: Memory,
+    /// Name of the adapter.
+    pub(crate) adapter: String,
+}
+
+/// Bytes on the device by part.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Memory {
+    /// Weights of the model.
+    pub(crate) weights: u64,
+    /// Key/value cache.
+    pub(crate) cache: u64,
+    /// Activations and everything else.
+    pub(crate) scratch: u64,
+    /// Most held at once, loading included.
+    pub(crate) peak: u64,
+}
+
+impl GenerateReport {
+    /// The lines for stderr.
+    pub(crate) fn statistics(&self) -> String {
+        let Memory { weights, cache, scratch, peak } = self.memory;
+        let speed = |tokens: usize, rate: f64| format!("{tokens} tokens, {rate:.1} tokens/s");
+        format!(
+            "adapter     {}\nload        {}\nprompt      {}\ngeneration  {}\n\
+             memory      weights {}, cache {}, scratch {}, peak {}\n",
+            self.adapter,
+            units::seconds(self.load_seconds),
+            speed(self.prompt_token_ids.len(), self.prompt_tokens_per_second),
+            speed(self.token_ids.len(), self.tokens_per_second),
+            units::bytes(weights),
+            units::bytes(cache),
+            units::bytes(scratch),
+            units::bytes(peak),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{output, tests::parse};
+    use insta::assert_snapshot;
+
+    #[test]
+    fn flags_win_over_the_model_and_are_checked() {
+        let model = SamplerSettings { temperature: 0.8, top_k: 40, ..Default::default() };
+        let settings = |flags: &str| {
+            let args = parse::<GenerateArgs>(&format!("generate -m dir -p text{flags}")).unwrap();
+            args.sampling.settings(model)
+        };
+        assert_eq!(settings("").unwrap(), model);
+        let own = settings(" --temperature 0 --top-p 0.9 --seed 7").unwrap();
+        assert_eq!(own, SamplerSettings { temperature: 0.0, top_k: 40, top_p: 0.9, seed: 7, ..model });
+        for (flag, value) in [("--temperature", "-1"), ("--top-p", "1.5"), ("--min-p", "nan")] {
+            let message = settings(&format!(" {flag} {value}")).unwrap_err().to_string();
+            assert!(message.starts_with(flag), "{message}");
+        }
+    }
+
+    fn report() -> GenerateReport {
+        GenerateReport {
+            prompt_token_ids: vec![1, 99, 7],
+            token_ids: vec![12, 2],
+            text: " a \"fox\"\n".into(),
+            load_seconds: 0.4218,
+            prompt_tokens_per_second: 1234.56,
+            tokens_per_second: 88.125,
+            memory: Memory { weights: 6_832_128, cache: 2 << 20, scratch: 1_300_000, peak: 11 << 20 },
+            adapter: "llvmpipe".into(),
+        }
+    }
+
+    #[test]
+    fn the_statistics_as_text() {
+        assert_snapshot!(report().statistics(), @r"
+        adapter     llvmpipe
+        load        0.42 s
+        prompt      3 tokens, 1234.6 tokens/s
+        generation  2 tokens, 88.1 tokens/s
+        memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
+        ");
+    }
+
+    #[test]
+    fn the_report_as_json() {
+        assert_snapshot!(output::json(&report()).unwrap(), @r#"
+        {
+          "prompt_token_ids": [
+            1,
+            99,
+            7
+          ],
+          "token_ids": [
+            12,
+            2
+          ],
+          "text": " a \"fox\"\n",
+          "load_seconds": 0.4218,
+          "prompt_tokens_per_second": 1234.56,
+          "tokens_per_second": 88.125,
+          "memory": {
+            "weights": 6832128,
+            "cache": 2097152,
+            "scratch": 1300000,
+            "peak": 11534336
+          },
+          "adapter": "llvmpipe"
+        }
+        "#);
+    }
+}

@@ -1,0 +1,168 @@
+//! The terminal: commands and flags, texts and tables, exit codes. One file per command turns its flags
+//! into calls of the library and their results into text or JSON.
+//!
+//! Data goes to stdout, everything about the run to stderr. No arithmetic of the model is done here.
+
+mod convert;
+mod devices;
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
+mod eval;
+mod exl2_flags;
+pub(crate) mod failure;
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
+mod generate;
+mod inspect;
+mod output;
+mod progress;
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
+mod selftest;
+mod units;
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use exlay::gpu::{self, Device, DeviceOptions, Tier};
+use exlay::model::Placement;
+
+/// Quantizes Llama-family models to mixed-precision EXL2 and runs them on any GPU.
+#[derive(Debug, Parser)]
+#[command(
+    name = "exlay",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Convert(convert::ConvertArgs),
+    Inspect(inspect::InspectArgs),
+    Devices(devices::DevicesArgs),
+}
+
+/// Flags that each command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Print one JSON object on stdout instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Use this adapter: its number in `exlay devices`, or part of its name.
+    #[arg(long, global = true, value_name = "NUMBER|NAME", help_heading = "Device")]
+    pub(crate) adapter: Option<String>,
+    /// Use no more of the adapter than this tier of features: plain, subgroup or coop.
+    #[arg(long, global = true, value_parser = str::parse::<Tier>, help_heading = "Device")]
+    pub(crate) tier: Option<Tier>,
+    /// Use at most this much device memory, for example 8G or 512M.
+    #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_size, help_heading = "Device")]
+    pub(crate) vram: Option<u64>,
+    /// Compile shaders with bounds checks: slower, for finding faults.
+    #[arg(long, global = true, help_heading = "Device")]
+    pub(crate) checked: bool,
+}
+
+impl GlobalArgs {
+    /// Opens the device that these flags choose.
+    ///
+    /// # Errors
+    /// Without an adapter, or one that fits `--adapter`; as the driver reports.
+    pub(crate) fn open_device(&self) -> exlay::Result<Device> {
+        let adapter = gpu::select(self.adapter.as_deref())?;
+        let options = DeviceOptions {
+            tier: self.tier,
+            checked: self.checked,
+            memory_limit: self.vram,
+            ..DeviceOptions::default()
+        };
+        Device::open(&adapter, options)
+    }
+}
+
+/// Where the rows of the embedding table are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Embedding {
+    /// On the device.
+    Device,
+    /// In host memory, which saves the table's size on the device.
+    Host,
+}
+
+impl From<Embedding> for Placement {
+    fn from(embedding: Embedding) -> Self {
+        match embedding {
+            Embedding::Device => Self::Device,
+            Embedding::Host => Self::Host,
+        }
+    }
+}
+
+/// Runs the command line `args`, the program's name first.
+///
+/// # Errors
+/// Clap's errors, texts of help among them; [`failure::Usage`]; or what the command ran into.
+pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    let rewritten = exl2_flags::rewrite(args.collect());
+    let cli = Cli::try_parse_from(rewritten.args)?;
+    rewritten.notes.iter().for_each(|line| output::note(line));
+    match cli.command {
+        Command::Convert(args) => convert::run(&args, &cli.global),
+        Command::Inspect(args) => inspect::run(&args, &cli.global),
+        Command::Devices(_) => devices::run(&cli.global),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// A command's flags, read from a command line without the program's name.
+    pub(super) fn parse<A: Args>(line: &str) -> Result<A, clap::Error> {
+        let command = A::augment_args(clap::Command::new("command"));
+        let matches = command.try_get_matches_from(line.split(' '))?;
+        A::from_arg_matches(&matches)
+    }
+
+    /// The whole command line, with those commands that are not in [`Command`] yet.
+    fn commands() -> clap::Command {
+        let later = |name: &'static str| clap::Command::new(name);
+        Cli::command()
+            .subcommand(generate::GenerateArgs::augment_args(later("generate")))
+            .subcommand(eval::EvalArgs::augment_args(later("eval")))
+            .subcommand(selftest::SelftestArgs::augment_args(later("selftest")))
+    }
+
+    #[test]
+    fn clap_finds_no_fault() {
+        commands().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_has_help() {
+        let mut flags = 0;
+        for command in commands().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for flag in command.get_arguments() {
+                let name = format!("{} {}", command.get_name(), flag.get_id());
+                let help = flag.get_help().unwrap_or_else(|| panic!("{name} has no help")).to_string();
+                assert!(help.len() >= 10, "{name}: {help}");
+                flags += 1;
+            }
+        }
+        assert!(flags > 30, "{flags}");
+        assert!(commands().get_arguments().all(|flag| flag.get_help().is_some()));
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in ["exlay --json --vram 2G inspect dir", "exlay inspect dir --vram 2G --json"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!((cli.global.json, cli.global.vram), (true, Some(2 << 30)));
+        }
+    }
+}

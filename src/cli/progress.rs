@@ -1,0 +1,87 @@
+//! How far a long step has come: a bar with the time left on a terminal, now and then a line elsewhere.
+//! Both go to stderr.
+
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{output, units};
+
+/// Plain lines are at least this far apart.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One step of known length.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    label: String,
+    total: u64,
+    done: u64,
+    started: Instant,
+    last_line: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Starts a step of `total` equal parts.
+    pub(crate) fn start(label: &str, total: u64) -> Self {
+        let bar = stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len}, {eta} left")
+                .expect("the template is valid")
+                .progress_chars("=> ");
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            bar.with_style(style).with_message(label.to_string())
+        });
+        let now = Instant::now();
+        Self { label: label.into(), total, done: 0, started: now, last_line: now, bar }
+    }
+
+    /// Counts `parts` more as done.
+    pub(crate) fn advance(&mut self, parts: u64) {
+        self.done += parts;
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.done);
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            output::note(&line(&self.label, self.done, self.total, self.started.elapsed()));
+        }
+    }
+
+    /// Prints a line above the bar.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::note(text)),
+            None => output::note(text),
+        }
+    }
+
+    /// Ends the step and says how long it took.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        output::note(&format!("{}: {}", self.label, units::seconds(self.started.elapsed().as_secs_f64())));
+    }
+}
+
+/// `measuring: 3 of 30, 4 min 30 s left`.
+fn line(label: &str, done: u64, total: u64, elapsed: Duration) -> String {
+    if done == 0 {
+        return format!("{label}: 0 of {total}");
+    }
+    let left = elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / done as f64;
+    format!("{label}: {done} of {total}, {} left", units::seconds(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_extrapolate_the_time_left() {
+        let elapsed = Duration::from_secs(30);
+        assert_eq!(line("measuring", 3, 30, elapsed), "measuring: 3 of 30, 4 min 30 s left");
+        assert_eq!(line("measuring", 0, 30, elapsed), "measuring: 0 of 30");
+        assert_eq!(line("measuring", 31, 30, elapsed), "measuring: 31 of 30, 0.00 s left");
+    }
+}

@@ -1,0 +1,189 @@
+//! A whole model on one device: rows of tokens in, logits out.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::batch::{Batch, Row};
+use super::block::blocks;
+use super::cache::{Cache, CacheSize};
+use super::embedding::{Embedding, Placement};
+use super::head::Head;
+use super::pass::{Pass, rope_table};
+use super::scratch::Scratch;
+use super::weights::Block;
+use crate::formats::config::LlamaConfig;
+use crate::formats::safetensors::Checkpoint;
+use crate::gpu::{CommandList, Device};
+use crate::ops::cache::CachePrecision;
+use crate::ops::rope::RopeTable;
+use crate::{Error, Result};
+
+/// How to load a model.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Most rows of a pass; prompts are cut into chunks of this.
+    pub rows: usize,
+    /// Sequences and their length.
+    pub cache: CacheSize,
+    /// Where the embedding table is kept.
+    pub embedding: Placement,
+    /// Element format of the cache.
+    pub precision: CachePrecision,
+}
+
+/// Device memory in bytes, as the allocator counted it while the parts were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryByPart {
+    /// Embedding, blocks, norms and head.
+    pub weights: u64,
+    /// Keys and values.
+    pub cache: u64,
+    /// Activations, tables and the rows' state.
+    pub scratch: u64,
+}
+
+/// A model on a device.
+pub struct Llama {
+    config: LlamaConfig,
+    checkpoint: Checkpoint,
+    device: Device,
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    head: Head,
+    cache: Cache,
+    scratch: Scratch,
+    rope: RopeTable,
+    batch: Batch,
+    lists: HashMap<usize, CommandList>,
+    memory: MemoryByPart,
+}
+
+impl Llama {
+    /// Loads the model in `directory`, dense or packed, telling `progress` after each block (done, all).
+    ///
+    /// # Errors
+    /// As the files and the device report; [`Error::Argument`] for a context beyond the model's.
+    pub fn load(
+        device: &Device,
+        directory: &Path,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let config = LlamaConfig::load(directory)?;
+        let checkpoint = Checkpoint::open(directory)?;
+        let context = options.cache.context;
+        if context > config.max_position_embeddings || context == 0 || options.cache.slots == 0 {
+            let message =
+                format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
+            return Err(Error::argument("--context", message));
+        }
+        let rows = options.rows.clamp(1, options.cache.slots * context).next_power_of_two();
+        let mut memory = MemoryByPart::default();
+        let mut held = device.memory().held;
+        let mut part = |bytes: &mut u64| {
+            let now = device.memory().held;
+            *bytes += now - held;
+            held = now;
+        };
+        let cache = Cache::new(device, &config, config.num_hidden_layers, options.cache, options.precision)?;
+        part(&mut memory.cache);
+        let scratch = Scratch::new(device, &config, rows, context)?;
+        let rope = rope_table(device, &config, context)?;
+        let batch = Batch::new(device, rows)?;
+        part(&mut memory.scratch);
+        let embedding = Embedding::load(device, &checkpoint, &config, options.embedding)?;
+        let specs = blocks(&config);
+        let mut loaded = Vec::with_capacity(specs.len());
+        for spec in &specs {
+            loaded.push(Block::load(device, &checkpoint, spec, config.hidden_size)?);
+            progress(loaded.len(), specs.len());
+        }
+        let head = Head::load(device, &checkpoint, &config)?;
+        device.wait("weights")?;
+        part(&mut memory.weights);
+        let (device, blocks) = (device.clone(), loaded);
+        let lists = HashMap::new();
+        Ok(Self {
+            config,
+            checkpoint,
+            device,
+            embedding,
+            blocks,
+            head,
+            cache,
+            scratch,
+            rope,
+            batch,
+            lists,
+            memory,
+        })
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Device memory by part.
+    pub fn memory(&self) -> MemoryByPart {
+        self.memory
+    }
+
+    /// Most rows of a pass.
+    pub fn rows(&self) -> usize {
+        self.scratch.rows()
+    }
+
+    /// The cache's size.
+    pub fn cache_size(&self) -> CacheSize {
+        self.cache.size()
+    }
+
+    /// Runs rows through all blocks: each token sees those of its slot at lower positions and itself. Returns the
+    /// logits [wanted, vocabulary] of the rows listed in `wanted` (ascending).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when a token, position or slot is out of range; as the device reports.
+    pub fn forward(&mut self, rows: &[Row], wanted: &[usize]) -> Result<Vec<f32>> {
+        let most = self.scratch.rows();
+        let mut logits = Vec::with_capacity(wanted.len() * self.config.vocab_size);
+        for (index, chunk) in rows.chunks(most).enumerate() {
+            self.run(chunk)?;
+            let first = index * most;
+            let here: Vec<usize> = wanted
+                .iter()
+                .filter(|&&row| row >= first && row < first + chunk.len())
+                .map(|row| row - first)
+                .collect();
+            for slice in here.chunks(self.head.slice_rows()) {
+                logits.extend(self.head.logits(&self.scratch, self.scratch.hidden(), slice)?);
+            }
+        }
+        Ok(logits)
+    }
+
+    fn run(&mut self, rows: &[Row]) -> Result<()> {
+        let bucket = rows.len().next_power_of_two();
+        let CacheSize { slots, context } = self.cache.size();
+        self.batch.set(rows, bucket, self.config.vocab_size, slots, context)?;
+        let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
+        self.embedding.send(&self.checkpoint, &tokens, self.scratch.hidden())?;
+        if !self.lists.contains_key(&bucket) {
+            let list = self.prepare(bucket)?;
+            self.lists.insert(bucket, list);
+        }
+        self.lists[&bucket].run()
+    }
+
+    /// The dispatches of a pass over `rows` rows.
+    fn prepare(&self, rows: usize) -> Result<CommandList> {
+        let mut list = CommandList::new(&self.device, format!("pass of {rows} rows"));
+        self.embedding.record(&mut list, self.batch.tokens(), self.scratch.hidden(), rows)?;
+        let state = self.batch.state();
+        let pass = Pass { config: &self.config, scratch: &self.scratch, rope: &self.rope, state, rows };
+        for block in &self.blocks {
+            pass.block(&mut list, block, self.cache.layer(block.spec().layer), &mut |_, _, _| Ok(()))?;
+        }
+        Ok(list)
+    }
+}

@@ -1,0 +1,104 @@
+//! Activations of a pass, allocated once; one buffer for each [`Role`].
+
+use super::block::Role;
+use crate::Result;
+use crate::formats::config::LlamaConfig;
+use crate::gpu::{Buffer, Device};
+use crate::ops::attention::splits;
+use crate::ops::cache::PAGE;
+use crate::ops::{Tensor, decode_bytes};
+
+/// Buffers for up to a number of rows.
+pub struct Scratch {
+    rows: usize,
+    hidden: Tensor,
+    normed: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attended: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    activated: Tensor,
+    gathered: Tensor,
+    partial: Tensor,
+    decoded: Buffer,
+}
+
+impl Scratch {
+    /// Buffers for `rows` rows over a cache of `context` tokens a slot.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    pub fn new(device: &Device, config: &LlamaConfig, rows: usize, context: usize) -> Result<Self> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (queries, keys) = (config.query_size(), config.key_value_size());
+        let zeros = |label, cols| Tensor::zeros(device, label, rows, cols);
+        let context = context.next_multiple_of(PAGE);
+        // Few rows have more splits each; the most that any number of rows needs.
+        let parts = (1..=rows).map(|rows| rows * splits(rows, context).0).max().unwrap_or(1);
+        let shapes = [(hidden, queries), (hidden, keys), (queries, hidden), (hidden, inner), (inner, hidden)];
+        let head = decode_bytes(device, hidden, config.vocab_size);
+        let decoded = shapes.iter().map(|&(k, n)| decode_bytes(device, k, n)).max().unwrap_or(0).max(head);
+        Ok(Self {
+            rows,
+            hidden: zeros("hidden", hidden)?,
+            normed: zeros("normed", hidden)?,
+            queries: zeros("queries", queries)?,
+            keys: zeros("keys row", keys)?,
+            values: zeros("values row", keys)?,
+            attended: zeros("attended", queries)?,
+            gate: zeros("gate", inner)?,
+            up: zeros("up", inner)?,
+            activated: zeros("activated", inner)?,
+            gathered: zeros("gathered", hidden.max(inner).max(queries))?,
+            partial: Tensor::zeros(
+                device,
+                "partial",
+                parts,
+                config.num_attention_heads * (config.head_dim + 2),
+            )?,
+            decoded: device.alloc("decoded", decoded)?,
+        })
+    }
+
+    /// Most rows of a pass.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The residual stream [rows, hidden].
+    pub fn hidden(&self) -> &Tensor {
+        &self.hidden
+    }
+
+    /// The buffer that stands in a role; the head's logits are the head's own.
+    pub fn tensor(&self, role: Role) -> &Tensor {
+        match role {
+            Role::Normed => &self.normed,
+            Role::Queries => &self.queries,
+            Role::Keys => &self.keys,
+            Role::Values => &self.values,
+            Role::Attended => &self.attended,
+            Role::Gate => &self.gate,
+            Role::Up => &self.up,
+            Role::Activated => &self.activated,
+            Role::Residual | Role::Logits => &self.hidden,
+        }
+    }
+
+    /// Room for an input in another order.
+    pub(super) fn gathered(&self, cols: usize) -> Result<Tensor> {
+        self.gathered.view(self.rows, cols)
+    }
+
+    /// Partial results of attention.
+    pub(super) fn partial(&self) -> &Tensor {
+        &self.partial
+    }
+
+    /// Room for a slab in halves.
+    pub(super) fn decoded(&self) -> &Buffer {
+        &self.decoded
+    }
+}

@@ -1,0 +1,166 @@
+//! A model run a block at a time, for models larger than the card: weights pass through, hidden states wait on the host.
+
+use std::path::Path;
+
+use super::batch::{Batch, Row};
+use super::block::blocks;
+use super::cache::{Cache, CacheSize};
+use super::embedding::{Embedding, Placement};
+use super::head::Head;
+use super::pass::{Pass, rope_table};
+use super::scratch::Scratch;
+use super::weights::Block;
+use crate::formats::config::LlamaConfig;
+use crate::formats::safetensors::Checkpoint;
+use crate::gpu::{CommandList, Device};
+use crate::ops::cache::CachePrecision;
+use crate::ops::rope::RopeTable;
+use crate::{Error, Result};
+
+/// A model whose blocks are loaded, used and dropped in turn.
+pub struct Streamed {
+    config: LlamaConfig,
+    checkpoint: Checkpoint,
+    device: Device,
+    cache: Cache,
+    scratch: Scratch,
+    rope: RopeTable,
+    batch: Batch,
+}
+
+impl Streamed {
+    /// Opens the model in `directory` for windows of up to `context` tokens, in passes of up to `rows` rows.
+    ///
+    /// # Errors
+    /// As the files and the device report.
+    pub fn open(device: &Device, directory: &Path, rows: usize, context: usize) -> Result<Self> {
+        let config = LlamaConfig::load(directory)?;
+        if context > config.max_position_embeddings || context == 0 {
+            let message =
+                format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
+            return Err(Error::argument("--context", message));
+        }
+        let rows = rows.clamp(1, context).next_power_of_two();
+        Ok(Self {
+            checkpoint: Checkpoint::open(directory)?,
+            cache: Cache::new(device, &config, 1, CacheSize { slots: 1, context }, CachePrecision::Half)?,
+            scratch: Scratch::new(device, &config, rows, context)?,
+            rope: rope_table(device, &config, context)?,
+            batch: Batch::new(device, rows)?,
+            device: device.clone(),
+            config,
+        })
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The mapped files.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Hidden states [tokens, hidden] of a window after the embedding.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a token outside the vocabulary; as the files report.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
+            let message = format!("token id {token} where the vocabulary has {}", self.config.vocab_size);
+            return Err(Error::argument("tokens", message));
+        }
+        super::embedding::host_rows(&self.checkpoint, tokens, self.config.hidden_size)
+    }
+
+    /// Loads block `index` of [`blocks`].
+    ///
+    /// # Errors
+    /// As [`Block::load`].
+    pub fn block(&self, index: usize) -> Result<Block> {
+        let specs = blocks(&self.config);
+        Block::load(&self.device, &self.checkpoint, &specs[index], self.config.hidden_size)
+    }
+
+    /// Runs one window (positions 0 ..) through a block, replacing `hidden` [tokens, hidden]; `tap` sees each group's
+    /// input of each chunk.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn run(
+        &self,
+        block: &Block,
+        hidden: &mut [f32],
+        tap: &mut dyn FnMut(&mut CommandList, usize, &crate::ops::Tensor, usize) -> Result<()>,
+    ) -> Result<()> {
+        let cols = self.config.hidden_size;
+        let context = self.cache.size().context;
+        for (index, chunk) in hidden.chunks_mut(self.scratch.rows() * cols).enumerate() {
+            let first = (index * self.scratch.rows()) as u32;
+            let rows = chunk.len() / cols;
+            let bucket = rows.next_power_of_two();
+            let state: Vec<Row> =
+                (0..rows as u32).map(|row| Row { token: 0, slot: 0, position: first + row }).collect();
+            self.batch.set(&state, bucket, self.config.vocab_size, 1, context)?;
+            self.scratch.hidden().write(chunk)?;
+            let mut list = CommandList::new(&self.device, block.spec().name.clone());
+            let state = self.batch.state();
+            let pass =
+                Pass { config: &self.config, scratch: &self.scratch, rope: &self.rope, state, rows: bucket };
+            pass.block(&mut list, block, self.cache.layer(0), &mut |list, group, input| {
+                tap(list, group, input, rows)
+            })?;
+            list.run()?;
+            chunk.copy_from_slice(&self.scratch.hidden().read(rows)?);
+        }
+        Ok(())
+    }
+
+    /// Logits [rows, vocabulary] of rows of hidden states, handed to `sink` slice by slice.
+    ///
+    /// # Errors
+    /// As the device and `sink` report.
+    pub fn logits(
+        &self,
+        head: &Head,
+        hidden: &[f32],
+        sink: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let cols = self.config.hidden_size;
+        for chunk in hidden.chunks(self.scratch.rows() * cols) {
+            self.scratch.hidden().write(chunk)?;
+            let rows: Vec<usize> = (0..chunk.len() / cols).collect();
+            for slice in rows.chunks(head.slice_rows()) {
+                sink(&head.logits(&self.scratch, self.scratch.hidden(), slice)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Activations, for recording a head.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Loads the head.
+    ///
+    /// # Errors
+    /// As [`Head::load`].
+    pub fn head(&self) -> Result<Head> {
+        Head::load(&self.device, &self.checkpoint, &self.config)
+    }
+
+    /// True when the embedding can be read; a check before a long job.
+    ///
+    /// # Errors
+    /// As the file reports.
+    pub fn check_embedding(&self) -> Result<()> {
+        Embedding::load(&self.device, &self.checkpoint, &self.config, Placement::Host).map(|_| ())
+    }
+}

@@ -1,0 +1,114 @@
+//! Stage 2: the error of each option of each block.
+
+use std::sync::Arc;
+
+use super::gptq::quantize;
+use super::hessian::PreparedHessian;
+use super::measurement::{BlockMeasurement, CombinationMeasurement, LinearMeasurement, OptionMeasurement};
+use super::options::BlockOptions;
+use super::recipe::BlockKind;
+use super::report::Reporter;
+use super::source::{DAMPING, bias, weights};
+use super::stream::Stream;
+use crate::Result;
+use crate::model::{Block, Linear, LinearSpec, Streamed};
+
+/// One linear stored in each of its ways.
+struct Candidates {
+    measurement: LinearMeasurement,
+    linears: Vec<Arc<Linear>>,
+}
+
+/// Measures a block on the rows before it; returns the result and the rows after the unquantized block.
+///
+/// # Errors
+/// As the device reports; [`crate::Error::Numerical`] when something is not finite or no damping helps.
+pub fn measure_block(
+    model: &Streamed,
+    block: &mut Block,
+    stream: &Stream,
+    reporter: &mut dyn Reporter,
+) -> Result<(BlockMeasurement, Stream)> {
+    let spec = block.spec().clone();
+    let kind = BlockKind::from(spec.kind);
+    let options = BlockOptions::of(kind);
+    let (hessians, reference) = stream.accumulate(model, block, 0..spec.groups.len())?;
+    let mut candidates = Vec::new();
+    for (group, hessian) in spec.groups.iter().zip(hessians) {
+        let hessian = prepare(hessian, stream.rows().len(), reporter)?;
+        for linear in &group.linears {
+            let recipes = &options.linears[candidates.len()];
+            candidates.push(candidates_of(model, linear, recipes, &hessian, reporter)?);
+        }
+    }
+    let shapes: Vec<_> = spec.linears().map(|linear| (linear.k, linear.n)).collect();
+    let mut combinations = Vec::new();
+    for (index, choice) in options.combinations.iter().enumerate() {
+        let mut next = choice.iter().zip(&candidates);
+        for (group, linears) in spec.groups.iter().enumerate() {
+            for (position, (&option, candidate)) in next.by_ref().take(linears.linears.len()).enumerate() {
+                block.replace(group, position, Arc::clone(&candidate.linears[option]));
+            }
+        }
+        let mut rows = stream.clone();
+        rows.advance(model, block)?;
+        let rfn_error = rows.error_to(&reference);
+        let bits = options.total_bits(index, &shapes)?;
+        let weights: usize = shapes.iter().map(|(k, n)| k * n).sum();
+        reporter.note(&format!(
+            "-- {}: {:.4} bpw  rfn_error: {rfn_error:.6}",
+            spec.name,
+            bits as f64 / weights as f64
+        ));
+        combinations.push(CombinationMeasurement { options: choice.clone(), bits, rfn_error });
+    }
+    let linears = candidates.into_iter().map(|candidate| candidate.measurement).collect();
+    Ok((BlockMeasurement { name: spec.name, kind, linears, combinations }, reference))
+}
+
+/// Factors a Hessian and says so when it took more damping than usual.
+///
+/// # Errors
+/// As [`super::hessian::HessianAccumulator::finish`].
+pub(super) fn prepare(
+    hessian: super::hessian::HessianAccumulator,
+    rows: usize,
+    reporter: &mut dyn Reporter,
+) -> Result<PreparedHessian> {
+    let hessian = hessian.finish(rows, DAMPING)?;
+    let damping = hessian.damping();
+    if damping.attempts > 1 {
+        let name = hessian.name();
+        reporter.note(&format!(
+            "-- {name}: the Hessian is ill-conditioned; damped {} times, by {:.3e} in all",
+            damping.attempts, damping.amount
+        ));
+    }
+    Ok(hessian)
+}
+
+fn candidates_of(
+    model: &Streamed,
+    spec: &LinearSpec,
+    recipes: &[super::recipe::Recipe],
+    hessian: &PreparedHessian,
+    reporter: &mut dyn Reporter,
+) -> Result<Candidates> {
+    reporter.note(&format!("-- Linear: {}", spec.name));
+    let prepared = weights(model, spec)?.prepare(hessian)?;
+    let bias = bias(model, spec)?;
+    let mut options = Vec::new();
+    let mut linears: Vec<Arc<Linear>> = Vec::new();
+    for recipe in recipes {
+        let result = quantize(&prepared, hessian, &recipe.layout(spec.k)?, bias.as_deref())?;
+        let (bits, rfn_error) = (recipe.total_bits(spec.k, spec.n)?, result.rfn_error);
+        let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
+        reporter.note(&format!("-- {recipe:<44} {bpw:>6.2} bpw  rfn_error: {rfn_error:.5}"));
+        options.push(OptionMeasurement { recipe: recipe.clone(), bits, rfn_error });
+        let known: Vec<_> =
+            linears.first().and_then(|linear| linear.permutation().cloned()).into_iter().collect();
+        linears.push(Arc::new(Linear::packed(model.device(), spec, &result.matrix, &known)?));
+    }
+    let measurement = LinearMeasurement { name: spec.name.clone(), shape: (spec.k, spec.n), options };
+    Ok(Candidates { measurement, linears })
+}

@@ -1,0 +1,131 @@
+//! Stage 4: each block stored with its chosen recipes, on rows that come from the blocks already stored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::gptq::quantize;
+use super::hessian::HessianAccumulator;
+use super::measure::prepare;
+use super::measurement::BlockMeasurement;
+use super::options::head_recipe;
+use super::recipe::Recipe;
+use super::report::Reporter;
+use super::source::{bias, weights};
+use super::stream::Stream;
+use crate::Result;
+use crate::gpu::CommandList;
+use crate::model::{Block, Linear, Streamed, head_spec};
+use crate::packing::PackedMatrix;
+
+/// Packed linears by name.
+pub type PackedBlock = BTreeMap<String, PackedMatrix>;
+
+/// Quantizes a block group by group, the rows running through the block anew before each group, so that a group's Hessian
+/// is of inputs as the quantized groups before it make them. Returns the packed linears; the block holds them too, and the
+/// rows are those after it.
+///
+/// # Errors
+/// As the device reports; [`crate::Error::Numerical`] when something is not finite or no damping helps.
+pub fn quantize_block(
+    model: &Streamed,
+    block: &mut Block,
+    stream: &mut Stream,
+    chosen: &[&Recipe],
+    reporter: &mut dyn Reporter,
+) -> Result<PackedBlock> {
+    let spec = block.spec().clone();
+    let mut packed = PackedBlock::new();
+    let mut recipes = chosen.iter();
+    let mut reference = None;
+    for (index, group) in spec.groups.iter().enumerate() {
+        let (hessians, outputs) = stream.accumulate(model, block, index..index + 1)?;
+        reference.get_or_insert(outputs);
+        for hessian in hessians {
+            let hessian = prepare(hessian, stream.rows().len(), reporter)?;
+            let mut known = Vec::new();
+            for (position, (linear, recipe)) in group.linears.iter().zip(recipes.by_ref()).enumerate() {
+                let prepared = weights(model, linear)?.prepare(&hessian)?;
+                let result = quantize(
+                    &prepared,
+                    &hessian,
+                    &recipe.layout(linear.k)?,
+                    bias(model, linear)?.as_deref(),
+                )?;
+                let bpw = recipe.bits_per_weight(linear.k, linear.n)?;
+                let error = result.rfn_error;
+                reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {error:.5}", linear.name));
+                let loaded = Linear::packed(model.device(), linear, &result.matrix, &known)?;
+                known.extend(loaded.permutation().cloned());
+                block.replace(index, position, Arc::new(loaded));
+                packed.insert(linear.name.clone(), result.matrix);
+            }
+        }
+    }
+    stream.advance(model, block)?;
+    if let Some(reference) = reference {
+        reporter.note(&format!("-- {}: module rfn_error: {:.6}", spec.name, stream.error_to(&reference)));
+    }
+    Ok(packed)
+}
+
+/// Puts packed linears into a block loaded from the source.
+///
+/// # Errors
+/// As [`Linear::packed`]; [`crate::Error::Shape`] when a linear is not among them.
+pub fn install(model: &Streamed, block: &mut Block, packed: &PackedBlock) -> Result<()> {
+    let spec = block.spec().clone();
+    for (index, group) in spec.groups.iter().enumerate() {
+        let mut known = Vec::new();
+        for (position, linear) in group.linears.iter().enumerate() {
+            let matrix = packed.get(&linear.name).ok_or_else(|| {
+                crate::Error::shape(&linear.name, "is not in the stored block; delete the job (--no-resume)")
+            })?;
+            let loaded = Linear::packed(model.device(), linear, matrix, &known)?;
+            known.extend(loaded.permutation().cloned());
+            block.replace(index, position, Arc::new(loaded));
+        }
+    }
+    Ok(())
+}
+
+/// The recipes that an allocation chose for a block.
+pub fn chosen_recipes(block: &BlockMeasurement, combination: usize) -> Vec<&Recipe> {
+    let options = block.combinations[combination].options.iter();
+    options.zip(&block.linears).map(|(&option, linear)| &linear.options[option].recipe).collect()
+}
+
+/// Quantizes the head on the rows after the last block.
+///
+/// # Errors
+/// As [`quantize_block`].
+pub fn quantize_head(
+    model: &Streamed,
+    stream: &Stream,
+    bits: u32,
+    reporter: &mut dyn Reporter,
+) -> Result<PackedBlock> {
+    let spec = head_spec(model.config());
+    let recipe = head_recipe(bits)?;
+    let hessian = HessianAccumulator::new(model.device(), &spec.name, spec.k)?;
+    let head = model.head()?;
+    let scratch = model.scratch();
+    for row in stream.rows() {
+        for chunk in row.chunks(scratch.rows() * spec.k) {
+            scratch.hidden().write(chunk)?;
+            let rows: Vec<usize> = (0..chunk.len() / spec.k).collect();
+            for slice in rows.chunks(head.slice_rows()) {
+                let mut list = CommandList::new(model.device(), "head calibration");
+                head.normed(&mut list, scratch.hidden(), slice, &mut |list, normed| {
+                    hessian.add(list, normed, normed, slice.len(), None)
+                })?;
+                list.run()?;
+            }
+        }
+    }
+    let hessian = prepare(hessian, stream.rows().len(), reporter)?;
+    let prepared = weights(model, &spec)?.prepare(&hessian)?;
+    let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None)?;
+    let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
+    reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {:.5}", spec.name, result.rfn_error));
+    Ok(PackedBlock::from([(spec.name, result.matrix)]))
+}

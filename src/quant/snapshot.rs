@@ -1,0 +1,222 @@
+//! Hidden states of all calibration rows at one place of the model, on disk. Which place is next
+//! and when to write is the job's business.
+
+use std::path::{Path, PathBuf};
+
+use super::state_file::{StateReader, StateWriter};
+use crate::error::{Error, Result};
+
+const KIND: &str = "hidden states";
+const HEADER: u64 = 64;
+
+/// What a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotShape {
+    /// The block whose inputs these are; the number of blocks for the last outputs.
+    pub block: usize,
+    /// Calibration rows.
+    pub rows: usize,
+    /// Tokens per row.
+    pub tokens: usize,
+    /// Hidden size.
+    pub width: usize,
+}
+
+impl SnapshotShape {
+    fn row_bytes(&self) -> Option<u64> {
+        (self.tokens as u64).checked_mul(self.width as u64)?.checked_mul(4)
+    }
+
+    fn content(&self) -> Option<u64> {
+        self.row_bytes()?.checked_mul(self.rows as u64)?.checked_add(HEADER)
+    }
+
+    fn header(&self) -> [u8; HEADER as usize] {
+        let mut header = [0; HEADER as usize];
+        for (i, value) in [1, self.block, self.rows, self.tokens, self.width].into_iter().enumerate() {
+            header[i * 8..(i + 1) * 8].copy_from_slice(&(value as u64).to_le_bytes());
+        }
+        header
+    }
+
+    fn from_header(header: &[u8; HEADER as usize]) -> Option<Self> {
+        let (words, _) = header.as_chunks::<8>();
+        let field = |i: usize| usize::try_from(u64::from_le_bytes(words[i])).ok();
+        let shape = Self { block: field(1)?, rows: field(2)?, tokens: field(3)?, width: field(4)? };
+        (field(0)? == 1).then_some(shape)
+    }
+}
+
+/// A snapshot being written, row by row; seen under its name only after `finish`.
+pub struct SnapshotWriter {
+    writer: StateWriter,
+    shape: SnapshotShape,
+    written: usize,
+}
+
+impl SnapshotWriter {
+    /// Starts a snapshot.
+    ///
+    /// # Errors
+    /// The file cannot be made, or its size overflows.
+    pub fn create(path: impl AsRef<Path>, shape: SnapshotShape) -> Result<Self> {
+        let length =
+            shape.content().ok_or_else(|| Error::shape("snapshot", format!("{shape:?} is too large")))?;
+        let mut writer = StateWriter::create(path, KIND, length)?;
+        writer.write(&shape.header())?;
+        Ok(Self { writer, shape, written: 0 })
+    }
+
+    /// Appends the next row, `[tokens, width]` f32.
+    ///
+    /// # Errors
+    /// A row of another length, more rows than announced, or a refusing system.
+    pub fn row(&mut self, values: &[f32]) -> Result<()> {
+        if values.len() != self.shape.tokens * self.shape.width || self.written == self.shape.rows {
+            let message = format!("row {} with {} values for {:?}", self.written, values.len(), self.shape);
+            return Err(Error::shape("snapshot", message));
+        }
+        self.written += 1;
+        if cfg!(target_endian = "little") {
+            return self.writer.write(bytemuck::cast_slice(values));
+        }
+        values.iter().try_for_each(|value| self.writer.write(&value.to_le_bytes()))
+    }
+
+    /// Makes the snapshot durable and visible.
+    ///
+    /// # Errors
+    /// Rows are missing, or the system refuses.
+    pub fn finish(self) -> Result<()> {
+        if self.written != self.shape.rows {
+            return Err(Error::shape("snapshot", format!("{} of {} rows", self.written, self.shape.rows)));
+        }
+        self.writer.finish()
+    }
+}
+
+/// A verified snapshot, read row by row.
+pub struct Snapshot {
+    path: PathBuf,
+    reader: StateReader,
+    shape: SnapshotShape,
+}
+
+impl Snapshot {
+    /// Opens a snapshot: none when it is absent, cut short or damaged.
+    ///
+    /// # Errors
+    /// The system refuses to read a file that exists.
+    pub fn open(path: impl AsRef<Path>) -> Result<Option<Self>> {
+        let path = path.as_ref();
+        let Some(mut reader) = StateReader::open(path, KIND)? else { return Ok(None) };
+        let mut header = [0; HEADER as usize];
+        if reader.length() < HEADER {
+            return Ok(None);
+        }
+        reader.read_at(0, &mut header).map_err(Error::io(path))?;
+        let shape = SnapshotShape::from_header(&header).filter(|s| s.content() == Some(reader.length()));
+        Ok(shape.map(|shape| Self { path: path.to_path_buf(), reader, shape }))
+    }
+
+    /// What it holds.
+    pub fn shape(&self) -> SnapshotShape {
+        self.shape
+    }
+
+    /// One row, `[tokens, width]` f32.
+    ///
+    /// # Errors
+    /// There is no such row, or the system refuses to read.
+    pub fn row(&mut self, row: usize) -> Result<Vec<f32>> {
+        let shape = self.shape;
+        if row >= shape.rows {
+            return Err(Error::shape("snapshot", format!("row {row} of {}", shape.rows)));
+        }
+        // The size of the file was checked when it was opened, so this is no more than is on the disk.
+        let bytes = shape.row_bytes().expect("checked when opened");
+        let mut values = vec![0f32; shape.tokens * shape.width];
+        let offset = (row as u64).saturating_mul(bytes).saturating_add(HEADER);
+        self.reader.read_at(offset, bytemuck::cast_slice_mut(&mut values)).map_err(Error::io(&self.path))?;
+        if cfg!(target_endian = "big") {
+            values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
+        }
+        Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const SHAPE: SnapshotShape = SnapshotShape { block: 12, rows: 3, tokens: 5, width: 7 };
+
+    fn values(row: usize) -> Vec<f32> {
+        (0..35).map(|i| (i as f32 - 17.5) * (row as f32 + 0.25)).collect()
+    }
+
+    fn write(path: &Path) {
+        let mut writer = SnapshotWriter::create(path, SHAPE).unwrap();
+        (0..3).for_each(|row| writer.row(&values(row)).unwrap());
+        assert!(writer.row(&values(3)).is_err(), "one row too many");
+        writer.finish().unwrap();
+    }
+
+    #[test]
+    fn rows_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hidden");
+        assert!(Snapshot::open(&path).unwrap().is_none());
+        write(&path);
+        let mut snapshot = Snapshot::open(&path).unwrap().unwrap();
+        assert_eq!(snapshot.shape(), SHAPE);
+        for row in [2, 0, 1] {
+            assert_eq!(snapshot.row(row).unwrap(), values(row));
+        }
+        assert!(snapshot.row(3).is_err() && snapshot.row(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hidden");
+        write(&path);
+        let good = fs::read(&path).unwrap();
+        for cut in [0, 63, 64, 100, good.len() - 1] {
+            fs::write(&path, &good[..cut]).unwrap();
+            assert!(Snapshot::open(&path).unwrap().is_none());
+        }
+        let mut bad = good.clone();
+        bad[200] ^= 1;
+        fs::write(&path, bad).unwrap();
+        assert!(Snapshot::open(&path).unwrap().is_none());
+    }
+
+    /// A file with a right checksum but a header that contradicts its length, or lies about it.
+    #[test]
+    fn a_lying_header_is_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hidden");
+        for shape in [
+            SnapshotShape { rows: 4, ..SHAPE },
+            SnapshotShape { rows: usize::MAX, tokens: usize::MAX, ..SHAPE },
+            SnapshotShape { width: 0, ..SHAPE },
+        ] {
+            let content = [&shape.header()[..], &[0; 3 * 35 * 4]].concat();
+            super::super::state_file::write_state(&path, KIND, &content).unwrap();
+            assert!(Snapshot::open(&path).unwrap().is_none());
+        }
+        super::super::state_file::write_state(&path, KIND, b"short").unwrap();
+        assert!(Snapshot::open(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_row_of_another_length_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = SnapshotWriter::create(directory.path().join("hidden"), SHAPE).unwrap();
+        assert!(writer.row(&[0.0; 34]).is_err());
+        assert!(writer.finish().is_err(), "rows are missing");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,40 @@
+//! The transform stage: what a linear's float weights are on their way into the quantizer. All tensors pass here with
+//! their roles; they are taken as they are stored (rotations will change them here).
+
+use half::f16;
+
+use super::weights::FloatWeights;
+use crate::Result;
+use crate::model::{LinearSpec, Role, Streamed};
+
+/// Damping of a Hessian, in mean diagonals (ExLlamaV2 0.3.2).
+pub(super) const DAMPING: f64 = 0.12;
+
+/// Name of the embedding table, which is also the head where none is stored.
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// The weights of a linear, on the device.
+///
+/// # Errors
+/// As the file reports; [`crate::Error::Numerical`] when a weight is not finite.
+pub(super) fn weights(model: &Streamed, spec: &LinearSpec) -> Result<FloatWeights> {
+    let checkpoint = model.checkpoint();
+    let own = format!("{}.weight", spec.name);
+    let tied = spec.output == Role::Logits && !checkpoint.has(&own) && model.config().tie_word_embeddings;
+    let view = checkpoint.get(if tied { EMBEDDING } else { &own })?;
+    view.expect_shape(&[spec.n, spec.k])?;
+    FloatWeights::upload(model.device(), &spec.name, &view.to_f32()?, (spec.n, spec.k))
+}
+
+/// The bias of a linear, where it has one.
+///
+/// # Errors
+/// As the file reports.
+pub(super) fn bias(model: &Streamed, spec: &LinearSpec) -> Result<Option<Vec<f16>>> {
+    if !spec.bias {
+        return Ok(None);
+    }
+    let view = model.checkpoint().get(&format!("{}.bias", spec.name))?;
+    view.expect_shape(&[spec.n])?;
+    view.to_f16().map(Some)
+}

@@ -1,0 +1,57 @@
+use exlay::selftest::{Attention, Row};
+
+use crate::support::check;
+
+fn at(slot: usize, position: usize) -> Row {
+    Row { slot, position: Some(position) }
+}
+
+const IDLE: Row = Row { slot: 0, position: None };
+
+/// Positions on both sides of a page's end, an idle row, two slots whose pages are mixed up.
+#[test]
+fn few_rows_in_several_splits() {
+    for (heads, kv_heads, dim) in [(1, 1, 8), (3, 1, 64), (4, 2, 24), (8, 2, 136), (2, 2, 256)] {
+        check(&Attention {
+            rows: vec![at(1, 257), at(0, 0), IDLE, at(1, 255), at(0, 767), at(1, 256), at(0, 511)],
+            slots: 2,
+            pages_per_slot: 3,
+            heads,
+            kv_heads,
+            dim,
+            window: None,
+        });
+    }
+}
+
+/// A window within a page, across pages, across splits, of one position, and longer than the context.
+#[test]
+fn windows() {
+    for window in [1, 31, 33, 200, 300, 5000] {
+        check(&Attention {
+            rows: vec![at(0, 700), at(0, 0), at(0, 31), IDLE, at(0, 299)],
+            slots: 1,
+            pages_per_slot: 3,
+            heads: 4,
+            kv_heads: 2,
+            dim: 32,
+            window: Some(window),
+        });
+    }
+}
+
+/// A prompt's rows in one split.
+#[test]
+fn many_rows_in_one_split() {
+    for rows in [64, 65] {
+        check(&Attention {
+            rows: (0..rows).map(|row| if row % 9 == 4 { IDLE } else { at(row % 2, 5 * row) }).collect(),
+            slots: 2,
+            pages_per_slot: 2,
+            heads: 3,
+            kv_heads: 3,
+            dim: 40,
+            window: None,
+        });
+    }
+}

@@ -1,0 +1,30 @@
+//! Every kernel against its oracle: each tier, with and without bounds checks, at awkward shapes.
+//!
+//! The adapter is the first one, or the one that `EXLAY_TEST_ADAPTER` names (index or part of a name).
+//! `EXLAY_TEST_TIER=coop` makes an adapter without matrix units a failure; elsewhere their tests do nothing there.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy exempts only test functions")]
+
+mod support;
+
+mod attention;
+mod cache_write;
+mod dequantize;
+mod device;
+mod embed;
+mod gemv;
+mod lists;
+mod matmul;
+mod permute;
+mod quant_gemv;
+mod quant_gptq;
+mod quant_matmul_tn;
+mod quant_numbers;
+mod quant_rounding;
+mod quant_scales;
+mod quant_small;
+mod rms_norm;
+mod rope;
+mod selftest;
+mod slabs;
+mod swiglu;

@@ -1,0 +1,32 @@
+//! A model that passes through the card a block at a time gives the same bits.
+
+use exlay::gpu::DeviceOptions;
+use exlay::model::{Placement, Streamed, blocks};
+
+use super::{load, logits, recorded, support};
+
+#[test]
+fn streaming_in_less_memory_than_the_weights_need_changes_no_bit() {
+    let directory = support::path("examples/tiny-stories");
+    let recorded = recorded(&support::path("tests/data/tiny-stories-exl2/4.0"), 200);
+    let device = support::device(DeviceOptions::default());
+    let whole = logits(&mut load(&device, &directory, 64, 256, Placement::Device), &recorded.ids);
+
+    let capped = support::device(DeviceOptions { memory_limit: Some(6 << 20), ..Default::default() });
+    let streamed = Streamed::open(&capped, &directory, 64, 256).unwrap();
+    let mut hidden = streamed.embed(&recorded.ids).unwrap();
+    for index in 0..blocks(streamed.config()).len() {
+        let block = streamed.block(index).unwrap();
+        streamed.run(&block, &mut hidden, &mut |_, _, _, _| Ok(())).unwrap();
+    }
+    let mut found = Vec::new();
+    let head = streamed.head().unwrap();
+    streamed
+        .logits(&head, &hidden, &mut |slice| {
+            found.extend_from_slice(slice);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(whole.len(), found.len());
+    assert!(whole.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
