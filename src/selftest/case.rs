@@ -38,6 +38,11 @@ pub trait Case: Send + Sync {
         2 * self.bytes()
     }
 
+    /// Multiplications with weights, which are what takes time.
+    fn products(&self) -> u64 {
+        0
+    }
+
     /// Runs it with inputs made from `seed`.
     ///
     /// # Errors

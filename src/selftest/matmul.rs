@@ -40,7 +40,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
             case(1, 8192, 28672, false, true),
             // More than 65535 workgroups: a folded grid.
             case(3, 28672, 8192, true, false),
-            case(65, 28672, 2048, true, false),
+            case(33, 28672, 1024, true, false),
             case(129, 28672, 8192, false, true),
             // Past 4 GiB of weights.
             case(1, 270_336, 8192, false, false),
@@ -87,6 +87,10 @@ impl Case for Matmul {
 
     fn bytes(&self) -> u64 {
         (2 * self.n * self.k + 4 * (self.rows + 1) * (self.n + self.k)) as u64
+    }
+
+    fn products(&self) -> u64 {
+        (self.rows * self.n * self.k) as u64
     }
 
     fn host_bytes(&self) -> u64 {

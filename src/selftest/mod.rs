@@ -41,7 +41,10 @@ use crate::gpu::Device;
 use crate::{Error, Result};
 
 /// Software adapters are spared cases that need more device memory than this, in bytes: they would take minutes.
-const SOFTWARE_MOST: u64 = 1 << 30;
+const SOFTWARE_BYTES: u64 = 1 << 30;
+
+/// And those of more products than this.
+const SOFTWARE_PRODUCTS: u64 = 1 << 32;
 
 /// What came of one case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +82,7 @@ impl std::fmt::Display for Verdict {
                 let reason = match reason {
                     Lack::Device => "",
                     Lack::Host => " of host memory too",
-                    Lack::Software => ", too slow on a software adapter",
+                    Lack::Software => ", and minutes on a software adapter",
                 };
                 f.pad(&format!("skipped: needs {bytes} bytes{reason}"))
             }
@@ -163,7 +166,7 @@ fn compare_or_lack(
     seed: u64,
     fault: Fault,
 ) -> Result<std::result::Result<Comparison, Lack>> {
-    if device.software() && case.bytes() > SOFTWARE_MOST {
+    if device.software() && (case.bytes() > SOFTWARE_BYTES || case.products() > SOFTWARE_PRODUCTS) {
         return Ok(Err(Lack::Software));
     }
     if host_memory::available().is_some_and(|bytes| bytes < case.host_bytes()) {

@@ -36,7 +36,8 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
         Shapes::Real => vec![
             case(1, Packing::mixed(8192, 28672, &[6, 4, 3], 128, true), false),
             case(2, Packing::mixed(28672, 8192, &[8, 5, 2], 128, false), true),
-            case(33, Packing::mixed(8192, 8192, &[4, 3], 128, false), false),
+            case(33, Packing::mixed(4096, 4096, &[4, 3], 128, false), false),
+            case(129, Packing::mixed(8192, 28672, &[5, 3], 128, false), false),
             // Past 4 GiB of codes.
             case(1, Packing::mixed(28672, 172_032, &[8, 6], 128, false), false),
         ],
@@ -56,6 +57,10 @@ impl Case for QuantMatmul {
     fn bytes(&self) -> u64 {
         let scratch = if self.rows <= GEMV_ROWS { 0 } else { 2 * self.packing.k() * self.packing.n };
         self.packing.bytes() + (scratch + 8 * self.rows * (self.packing.k() + self.packing.n)) as u64
+    }
+
+    fn products(&self) -> u64 {
+        (self.rows * self.packing.k() * self.packing.n) as u64
     }
 
     fn run(&self, device: &Device, seed: u64, fault: Fault) -> Result<Comparison> {
