@@ -53,7 +53,7 @@ impl<'a> Window<'a> {
     }
 }
 
-/// C[i, j] = beta·C[i, j] + alpha·Σ_r A[r, i]·w[r]·B[r, j].
+/// `C[i, j] = beta·C[i, j] + alpha·Σ_r A[r, i]·w[r]·B[r, j]`.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
     /// A [rows, m].
