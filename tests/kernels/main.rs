@@ -3,6 +3,8 @@
 //! The adapter is the first one, or the one that `EXLAY_TEST_ADAPTER` names (index or part of a name).
 //! `EXLAY_TEST_TIER=coop` makes an adapter without matrix units a failure; elsewhere their tests do nothing there.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy exempts only test functions")]
+
 mod support;
 
 mod attention;
@@ -15,6 +17,12 @@ mod lists;
 mod matmul;
 mod permute;
 mod quant_gemv;
+mod quant_gptq;
+mod quant_matmul_tn;
+mod quant_numbers;
+mod quant_rounding;
+mod quant_scales;
+mod quant_small;
 mod rms_norm;
 mod rope;
 mod selftest;
