@@ -1,4 +1,4 @@
-//! Causal attention over the paged cache; see `shaders/attention.wgsl` and `shaders/attention_merge.wgsl`.
+//! Causal attention over the paged cache; see `shaders/{attention,attention_subgroup,attention_merge}.wgsl`.
 
 use super::cache::{CachePrecision, PAGE, PagedCache, RowState};
 use super::{Tensor, with_reduce};
@@ -36,7 +36,34 @@ struct MergeParams {
     window: u32,
 }
 
-pub(super) fn variant(capabilities: &Capabilities, dim: u32, precision: CachePrecision) -> Variant {
+/// The variant is chosen here and nowhere else.
+fn choose(capabilities: &Capabilities, dim: u32, precision: CachePrecision) -> Variant {
+    if capabilities.subgroup == Some((8, 8)) {
+        subgroup_variant(dim, precision)
+    } else {
+        variant(capabilities, dim, precision)
+    }
+}
+
+/// For subgroups of eight.
+fn subgroup_variant(dim: u32, precision: CachePrecision) -> Variant {
+    let variant = Variant::new("attention_subgroup").constant("PAGE", PAGE as u32).constant("DIM", dim);
+    match precision {
+        CachePrecision::Half => variant,
+        CachePrecision::Single => variant.import("common/eight_half.wgsl", "common/eight_single.wgsl"),
+    }
+}
+
+/// Every variant for heads of `dim` values.
+pub(super) fn variants(capabilities: &Capabilities, dim: u32, precision: CachePrecision) -> Vec<Variant> {
+    let mut all = vec![variant(capabilities, dim, precision)];
+    if capabilities.subgroup.is_some() {
+        all.push(subgroup_variant(dim, precision));
+    }
+    all
+}
+
+fn variant(capabilities: &Capabilities, dim: u32, precision: CachePrecision) -> Variant {
     let variant =
         Variant::new("attention").constant("WG", LANES).constant("PAGE", PAGE as u32).constant("DIM", dim);
     let variant = match precision {
@@ -100,7 +127,7 @@ pub fn attention(
         window,
         scale: (1.0 / (dim as f64).sqrt()) as f32,
     };
-    let kernel = list.device().kernel(&variant(&capabilities, dim as u32, cache.precision))?;
+    let kernel = list.device().kernel(&choose(&capabilities, dim as u32, cache.precision))?;
     let buffers = [
         q.buffer(),
         &cache.keys,

@@ -1,4 +1,4 @@
-//! Products with half-precision weights; see `shaders/{gemv,matmul,matmul_coop}.wgsl`.
+//! Products with half-precision weights; see `shaders/{gemv,matmul,matmul_subgroup,matmul_coop}.wgsl`.
 
 use super::{DenseMatrix, Tensor, with_reduce};
 use crate::Result;
@@ -9,6 +9,9 @@ pub const GEMV_ROWS: usize = 8;
 
 /// Outputs of one workgroup of `matmul` in either direction.
 const TILE: usize = 64;
+
+/// The same of `matmul_subgroup`.
+const SUBGROUP_TILE: usize = 32;
 
 /// What a product does beside multiplying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,9 @@ fn coop_variant(edge: u32, lanes: u32) -> Variant {
 
 pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     let mut all = vec![gemv_variant(capabilities), Variant::new("matmul")];
+    if capabilities.subgroup.is_some() {
+        all.push(Variant::new("matmul_subgroup"));
+    }
     if let (Some(edge), Some((_, lanes))) = (capabilities.cooperative, capabilities.subgroup) {
         all.push(coop_variant(edge, lanes));
     }
@@ -118,8 +124,14 @@ pub(super) fn product(
                 let grid = [columns.count.div_ceil(tile) as u32, rows.div_ceil(tile) as u32, 1];
                 (coop_variant(edge, lanes), grid)
             }
-            _ => {
-                (Variant::new("matmul"), [columns.count.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1])
+            (_, subgroup) => {
+                let (stem, tile) = if subgroup == Some((8, 8)) {
+                    ("matmul_subgroup", SUBGROUP_TILE)
+                } else {
+                    ("matmul", TILE)
+                };
+                let grid = [columns.count.div_ceil(tile) as u32, rows.div_ceil(tile) as u32, 1];
+                (Variant::new(stem), grid)
             }
         }
     };

@@ -5,7 +5,7 @@
 //! | [`embed`] | row of a table | `embed` | `reference::embed` |
 //! | [`rms_norm`] | x / rms(x) · w | `rms_norm` | `reference::rms_norm` |
 //! | [`permute`] | x[:, order] | `permute` | `reference::permute` |
-//! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_coop` | `reference::matmul` |
+//! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_subgroup`, `matmul_coop` | `reference::matmul` |
 //! | [`quant_matmul`] | the same with packed weights | `quant_gemv` | `reference::quant_matmul` |
 //! | [`dequantize`] | packed weights to halves | `dequantize` | `reference::dequantize` |
 //! | [`rope`] | rotary positions | `rope` | `reference::rope` |
@@ -90,7 +90,9 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {
-        all.extend([16, 64, 128].map(|dim| attention::variant(capabilities, dim, precision)));
+        for dim in [16, 64, 128] {
+            all.extend(attention::variants(capabilities, dim, precision));
+        }
     }
     all
 }

@@ -179,9 +179,13 @@ fn softmax_weights(query: &[f32], keys: &[f16]) -> Vec<f64> {
 }
 
 impl Case for Attention {
-    fn kernel(&self, _: &Device) -> &'static str {
+    fn kernel(&self, device: &Device) -> &'static str {
         // Both run always; joining is nothing but a division for a single split.
-        if self.splits() == 1 { "attention" } else { "attention_merge" }
+        match (self.splits(), device.capabilities().subgroup) {
+            (1, Some((8, 8))) => "attention_subgroup",
+            (1, _) => "attention",
+            _ => "attention_merge",
+        }
     }
 
     fn shape(&self) -> String {

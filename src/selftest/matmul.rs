@@ -1,4 +1,4 @@
-//! Cases of dense products: `gemv` for a few rows, `matmul` or `matmul_coop` for more.
+//! Cases of dense products: `gemv` for a few rows, `matmul`, `matmul_subgroup` or `matmul_coop` for more.
 
 use half::f16;
 
@@ -75,6 +75,7 @@ impl Case for Matmul {
         match (self.rows <= GEMV_ROWS, on_matrix_units(device, self.n, self.k)) {
             (true, _) => "gemv",
             (false, true) => "matmul_coop",
+            (false, false) if device.capabilities().subgroup == Some((8, 8)) => "matmul_subgroup",
             (false, false) => "matmul",
         }
     }
