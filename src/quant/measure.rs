@@ -12,6 +12,7 @@ use super::source::{DAMPING, bias, weights};
 use super::stream::Stream;
 use crate::Result;
 use crate::model::{Block, Linear, LinearSpec, Streamed};
+use crate::packing::Layout;
 
 /// One linear stored in each of its ways.
 struct Candidates {
@@ -42,17 +43,30 @@ pub fn measure_block(
         }
     }
     let shapes: Vec<_> = spec.linears().map(|linear| (linear.k, linear.n)).collect();
-    let mut combinations = Vec::new();
+    // Few rows make several recipes one layout; each is quantized and tried once.
+    let mut tried = Vec::new();
+    let mut combinations: Vec<CombinationMeasurement> = Vec::new();
     for (index, choice) in options.combinations.iter().enumerate() {
-        let mut next = choice.iter().zip(&candidates);
+        let stored = candidates.iter().zip(choice).map(|(candidate, &option)| &candidate.linears[option]);
+        let stored: Vec<Arc<Linear>> = stored.cloned().collect();
+        let same = tried.iter().position(|known: &Vec<Arc<Linear>>| {
+            known.iter().zip(&stored).all(|(known, stored)| Arc::ptr_eq(known, stored))
+        });
+        tried.push(stored.clone());
+        let mut next = stored.into_iter();
         for (group, linears) in spec.groups.iter().enumerate() {
-            for (position, (&option, candidate)) in next.by_ref().take(linears.linears.len()).enumerate() {
-                block.replace(group, position, Arc::clone(&candidate.linears[option]));
+            for (position, linear) in next.by_ref().take(linears.linears.len()).enumerate() {
+                block.replace(group, position, linear);
             }
         }
-        let mut rows = stream.clone();
-        rows.advance(model, block)?;
-        let rfn_error = rows.error_to(&reference);
+        let rfn_error = match same {
+            Some(same) => combinations[same].rfn_error,
+            None => {
+                let mut rows = stream.clone();
+                rows.advance(model, block)?;
+                rows.error_to(&reference)
+            }
+        };
         let bits = options.total_bits(index, &shapes)?;
         let weights: usize = shapes.iter().map(|(k, n)| k * n).sum();
         reporter.note(&format!(
@@ -97,17 +111,27 @@ fn candidates_of(
     reporter.note(&format!("-- Linear: {}", spec.name));
     let prepared = weights(model, spec)?.prepare(hessian)?;
     let bias = bias(model, spec)?;
-    let mut options = Vec::new();
+    let mut options: Vec<OptionMeasurement> = Vec::new();
     let mut linears: Vec<Arc<Linear>> = Vec::new();
+    let mut layouts: Vec<Layout> = Vec::new();
     for recipe in recipes {
-        let result = quantize(&prepared, hessian, &recipe.layout(spec.k)?, bias.as_deref())?;
-        let (bits, rfn_error) = (recipe.total_bits(spec.k, spec.n)?, result.rfn_error);
+        let layout = recipe.layout(spec.k)?;
+        let bits = recipe.total_bits(spec.k, spec.n)?;
+        let (rfn_error, stored) = match layouts.iter().position(|known| *known == layout) {
+            Some(same) => (options[same].rfn_error, Arc::clone(&linears[same])),
+            None => {
+                let result = quantize(&prepared, hessian, &layout, bias.as_deref())?;
+                let known: Vec<_> =
+                    linears.first().and_then(|linear| linear.permutation().cloned()).into_iter().collect();
+                let stored = Arc::new(Linear::packed(model.device(), spec, &result.matrix, &known)?);
+                (result.rfn_error, stored)
+            }
+        };
         let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
         reporter.note(&format!("-- {recipe:<44} {bpw:>6.2} bpw  rfn_error: {rfn_error:.5}"));
         options.push(OptionMeasurement { recipe: recipe.clone(), bits, rfn_error });
-        let known: Vec<_> =
-            linears.first().and_then(|linear| linear.permutation().cloned()).into_iter().collect();
-        linears.push(Arc::new(Linear::packed(model.device(), spec, &result.matrix, &known)?));
+        linears.push(stored);
+        layouts.push(layout);
     }
     let measurement = LinearMeasurement { name: spec.name.clone(), shape: (spec.k, spec.n), options };
     Ok(Candidates { measurement, linears })
