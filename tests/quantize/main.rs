@@ -1,0 +1,127 @@
+//! The converter from outside, on tiny models: what it makes, how it survives being killed, what it refuses.
+
+mod bad_input;
+mod job;
+mod kill;
+mod result;
+mod targets;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+/// Calibration text of the examples.
+pub fn calibration() -> PathBuf {
+    support::path("examples/tiny-stories/calibration.parquet")
+}
+
+/// The example model cut to its first layers; the tensors of the others stay and are not looked at.
+pub fn cut_model(directory: &Path, layers: usize) {
+    std::fs::create_dir_all(directory).unwrap();
+    let from = support::path("examples/tiny-stories");
+    for name in ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        std::fs::copy(from.join(name), directory.join(name)).unwrap();
+    }
+    edit_json(&from.join("config.json"), &directory.join("config.json"), |config| {
+        config["num_hidden_layers"] = json!(layers);
+    });
+}
+
+/// Copies a JSON file with a change.
+pub fn edit_json(from: &Path, to: &Path, change: impl FnOnce(&mut Value)) {
+    let mut value: Value = serde_json::from_slice(&std::fs::read(from).unwrap()).unwrap();
+    change(&mut value);
+    std::fs::write(to, serde_json::to_vec_pretty(&value).unwrap()).unwrap();
+}
+
+/// A model of two layers and its measurement, made once for all tests.
+pub struct Shared {
+    pub model: PathBuf,
+    pub measurement: PathBuf,
+}
+
+/// See [`Shared`].
+pub fn shared() -> &'static Shared {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("quantize");
+        let _may_be_the_first_run = std::fs::remove_dir_all(&home);
+        let (model, measurement) = (home.join("model"), home.join("measurement.json"));
+        cut_model(&model, 2);
+        let output = Convert::new(&model, &home.join("work")).with("-om", &measurement).run();
+        expect(&output, 0);
+        Shared { model, measurement }
+    })
+}
+
+/// A command line of `exlay convert` with few, short rows.
+pub struct Convert(Vec<String>);
+
+impl Convert {
+    pub fn new(model: &Path, work: &Path) -> Self {
+        let short = ["convert", "-r", "4", "-l", "64", "-mr", "2", "-ml", "64"].map(str::to_owned).to_vec();
+        Self(short).with("-i", model).with("-o", work).with("-c", calibration())
+    }
+
+    /// Adds a flag, replacing what it was.
+    pub fn with(mut self, flag: &str, value: impl AsRef<Path>) -> Self {
+        let value = value.as_ref().display().to_string();
+        match self.0.iter().position(|known| known == flag) {
+            Some(at) => self.0[at + 1] = value,
+            None => self.0.extend([flag.to_owned(), value]),
+        }
+        self
+    }
+
+    /// Takes a flag and its value away.
+    pub fn without(mut self, flag: &str) -> Self {
+        let at = self.0.iter().position(|known| known == flag).unwrap();
+        self.0.drain(at..at + 2);
+        self
+    }
+
+    /// Adds a flag without a value.
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.0.push(flag.to_owned());
+        self
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_exlay"));
+        command.args(&self.0);
+        command
+    }
+
+    /// The words of the command line, the program first.
+    pub fn words(&self) -> Vec<&str> {
+        std::iter::once(env!("CARGO_BIN_EXE_exlay")).chain(self.0.iter().map(String::as_str)).collect()
+    }
+
+    pub fn run(&self) -> Output {
+        self.command().output().unwrap()
+    }
+}
+
+/// Checks the exit code; returns the messages.
+pub fn expect(output: &Output, code: i32) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    stderr
+}
+
+/// All files of a directory by name.
+pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap())
+        })
+        .collect()
+}
