@@ -39,12 +39,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-<<<<<<< HEAD
     Convert(convert::ConvertArgs),
-=======
     Generate(generate::GenerateArgs),
     Eval(eval::EvalArgs),
->>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
     Inspect(inspect::InspectArgs),
     Devices(devices::DevicesArgs),
 }
@@ -113,12 +110,9 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let cli = Cli::try_parse_from(rewritten.args)?;
     rewritten.notes.iter().for_each(|line| output::note(line));
     match cli.command {
-<<<<<<< HEAD
         Command::Convert(args) => convert::run(&args, &cli.global),
-=======
         Command::Generate(args) => generate::run(&args, &cli.global),
         Command::Eval(args) => eval::run(&args, &cli.global),
->>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
         Command::Inspect(args) => inspect::run(&args, &cli.global),
         Command::Devices(_) => devices::run(&cli.global),
     }
@@ -139,14 +133,7 @@ mod tests {
     /// The whole command line, with those commands that are not in [`Command`] yet.
     fn commands() -> clap::Command {
         let later = |name: &'static str| clap::Command::new(name);
-        Cli::command()
-<<<<<<< HEAD
-            .subcommand(generate::GenerateArgs::augment_args(later("generate")))
-            .subcommand(eval::EvalArgs::augment_args(later("eval")))
-=======
-            .subcommand(convert::ConvertArgs::augment_args(later("convert")))
->>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
-            .subcommand(selftest::SelftestArgs::augment_args(later("selftest")))
+        Cli::command().subcommand(selftest::SelftestArgs::augment_args(later("selftest")))
     }
 
     #[test]
