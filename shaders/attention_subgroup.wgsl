@@ -1,9 +1,9 @@
 // `attention` for subgroups of eight, which is how processors run shaders: no workgroup memory and no barriers. A workgroup
 // of eight lanes takes eight positions at a time; for the scores a lane has a position, for the sums eight values of every 64
-// of a head. Bindings (values in vec4), immediates, grid and results as in `attention`; dim is at most 256.
+// of a head. Bindings (values in vec4), immediates, grid and results as in `attention`; dim, at most 256, is the constant DIM
+// of the prologue, since it sizes an array.
 // Oracle: reference/attention.rs.
 override PAGE: u32;
-override DIM: u32;
 #import "common/eight_half.wgsl"
 
 struct Params {
@@ -27,11 +27,14 @@ fn place(slot: u32, kv_head: u32, position: u32) -> u32 {
     return (page * p.kv_heads + kv_head) * PAGE + position % PAGE;
 }
 
-fn score(at: u32, query: u32) -> f32 {
+// The query, in registers: a processor loads memory slowly, lane by lane.
+var<private> query: array<vec4<f32>, DIM / 4u>;
+
+fn score(at: u32) -> f32 {
     var sum = 0.0;
     for (var i = 0u; i < DIM / 8u; i++) {
         let key = key_eight(at * (DIM / 8u) + i);
-        sum += dot(key.low, q[query + 2u * i]) + dot(key.high, q[query + 2u * i + 1u]);
+        sum += dot(key.low, query[2u * i]) + dot(key.high, query[2u * i + 1u]);
     }
     return sum * p.scale;
 }
@@ -78,7 +81,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let row_head = id.z * p.heads + id.y;
     let slot = slots[id.z];
     let kv_head = id.y / (p.heads / p.kv_heads);
-    let query = row_head * (DIM / 4u);
+    for (var i = 0u; i < DIM / 4u; i++) {
+        query[i] = q[row_head * (DIM / 4u) + i];
+    }
 
     let zero = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
     var sums = Sums(zero, zero, zero, zero);
@@ -88,7 +93,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         // Lanes past the end look at the last position and weigh it with 0.
         let live = block + lane < end;
         let at = place(slot, kv_head, min(block + lane, end - 1u));
-        let own = score(at, query);
+        let own = score(at);
         let next = max(largest, subgroupMax(own));
         let weight = select(0.0, exp(own - next), live);
         let part = exp(largest - next);

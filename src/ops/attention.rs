@@ -47,7 +47,9 @@ fn choose(capabilities: &Capabilities, dim: u32, precision: CachePrecision) -> V
 
 /// For subgroups of eight.
 fn subgroup_variant(dim: u32, precision: CachePrecision) -> Variant {
-    let variant = Variant::new("attention_subgroup").constant("PAGE", PAGE as u32).constant("DIM", dim);
+    let variant = Variant::new("attention_subgroup")
+        .prologue(&format!("const DIM: u32 = {dim}u;"))
+        .constant("PAGE", PAGE as u32);
     match precision {
         CachePrecision::Half => variant,
         CachePrecision::Single => variant.import("common/eight_half.wgsl", "common/eight_single.wgsl"),

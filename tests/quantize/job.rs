@@ -7,14 +7,20 @@ fn changed_flags_are_refused_with_the_difference() {
     let home = tempfile::tempdir().unwrap();
     let (work, output) = (home.path().join("work"), home.path().join("out"));
     let convert = |bits: &str| {
-        Convert::new(&shared().model, &work).with("-m", &shared().measurement).with("-cf", &output).with("-b", bits)
+        Convert::new(&shared().model, &work)
+            .with("-m", &shared().measurement)
+            .with("-cf", &output)
+            .with("-b", bits)
     };
     expect(&convert("3.0").run(), 0);
     let (before, finished) = (files(&work), files(&output));
 
     let stderr = expect(&convert("3.5").run(), 1);
     let last = stderr.lines().last().unwrap();
-    assert!(stderr.contains("--bits") && stderr.contains("3.5") && stderr.contains("--no-resume"), "{stderr}");
+    assert!(
+        stderr.contains("--bits") && stderr.contains("3.5") && stderr.contains("--no-resume"),
+        "{stderr}"
+    );
     assert!(!stderr.contains("--rows"), "only what differs is named: {last}");
     let stderr = expect(&convert("3.0").with("-r", "5").run(), 1);
     assert!(stderr.contains("--rows") && stderr.contains('4') && stderr.contains('5'), "{stderr}");

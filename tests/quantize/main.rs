@@ -7,6 +7,7 @@ mod result;
 mod targets;
 
 #[path = "../support/mod.rs"]
+#[allow(unreachable_pub, reason = "other targets have it as their root")]
 mod support;
 
 use std::collections::BTreeMap;
@@ -17,12 +18,12 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 /// Calibration text of the examples.
-pub fn calibration() -> PathBuf {
+pub(crate) fn calibration() -> PathBuf {
     support::path("examples/tiny-stories/calibration.parquet")
 }
 
 /// The example model cut to its first layers; the tensors of the others stay and are not looked at.
-pub fn cut_model(directory: &Path, layers: usize) {
+pub(crate) fn cut_model(directory: &Path, layers: usize) {
     std::fs::create_dir_all(directory).unwrap();
     let from = support::path("examples/tiny-stories");
     for name in ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
@@ -34,20 +35,20 @@ pub fn cut_model(directory: &Path, layers: usize) {
 }
 
 /// Copies a JSON file with a change.
-pub fn edit_json(from: &Path, to: &Path, change: impl FnOnce(&mut Value)) {
+pub(crate) fn edit_json(from: &Path, to: &Path, change: impl FnOnce(&mut Value)) {
     let mut value: Value = serde_json::from_slice(&std::fs::read(from).unwrap()).unwrap();
     change(&mut value);
     std::fs::write(to, serde_json::to_vec_pretty(&value).unwrap()).unwrap();
 }
 
 /// A model of two layers and its measurement, made once for all tests.
-pub struct Shared {
-    pub model: PathBuf,
-    pub measurement: PathBuf,
+pub(crate) struct Shared {
+    pub(crate) model: PathBuf,
+    pub(crate) measurement: PathBuf,
 }
 
 /// See [`Shared`].
-pub fn shared() -> &'static Shared {
+pub(crate) fn shared() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("quantize");
@@ -61,16 +62,16 @@ pub fn shared() -> &'static Shared {
 }
 
 /// A command line of `exlay convert` with few, short rows.
-pub struct Convert(Vec<String>);
+pub(crate) struct Convert(Vec<String>);
 
 impl Convert {
-    pub fn new(model: &Path, work: &Path) -> Self {
+    pub(crate) fn new(model: &Path, work: &Path) -> Self {
         let short = ["convert", "-r", "4", "-l", "64", "-mr", "2", "-ml", "64"].map(str::to_owned).to_vec();
         Self(short).with("-i", model).with("-o", work).with("-c", calibration())
     }
 
     /// Adds a flag, replacing what it was.
-    pub fn with(mut self, flag: &str, value: impl AsRef<Path>) -> Self {
+    pub(crate) fn with(mut self, flag: &str, value: impl AsRef<Path>) -> Self {
         let value = value.as_ref().display().to_string();
         match self.0.iter().position(|known| known == flag) {
             Some(at) => self.0[at + 1] = value,
@@ -79,44 +80,38 @@ impl Convert {
         self
     }
 
-    /// Takes a flag and its value away.
-    pub fn without(mut self, flag: &str) -> Self {
-        let at = self.0.iter().position(|known| known == flag).unwrap();
-        self.0.drain(at..at + 2);
-        self
-    }
-
     /// Adds a flag without a value.
-    pub fn flag(mut self, flag: &str) -> Self {
+    pub(crate) fn flag(mut self, flag: &str) -> Self {
         self.0.push(flag.to_owned());
         self
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_exlay"));
-        command.args(&self.0);
+        // Without one the driver's window system complains on stderr.
+        command.env("XDG_RUNTIME_DIR", std::env::temp_dir()).args(&self.0);
         command
     }
 
     /// The words of the command line, the program first.
-    pub fn words(&self) -> Vec<&str> {
+    pub(crate) fn words(&self) -> Vec<&str> {
         std::iter::once(env!("CARGO_BIN_EXE_exlay")).chain(self.0.iter().map(String::as_str)).collect()
     }
 
-    pub fn run(&self) -> Output {
+    pub(crate) fn run(&self) -> Output {
         self.command().output().unwrap()
     }
 }
 
 /// Checks the exit code; returns the messages.
-pub fn expect(output: &Output, code: i32) -> String {
+pub(crate) fn expect(output: &Output, code: i32) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     stderr
 }
 
 /// All files of a directory by name.
-pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| {

@@ -1,0 +1,154 @@
+//! A conversion that is killed again and again, at random and while it writes, ends in the bytes of one that is not.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::{Convert, expect, files, shared};
+
+/// Blocks of the shared model, the head not counted.
+const BLOCKS: [&str; 4] =
+    ["model.layers.0.self_attn", "model.layers.0.mlp", "model.layers.1.self_attn", "model.layers.1.mlp"];
+
+/// When a process is killed.
+enum Moment {
+    /// After so much time.
+    After(Duration),
+    /// When a file is being written, for the n-th time that one is seen.
+    Writing(usize),
+}
+
+/// True while a file is written aside, in a directory or as one.
+fn writing(work: &Path, output: &Path) -> bool {
+    let partial = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".exlay-partial");
+    let inside = |directory: &Path| {
+        std::fs::read_dir(directory)
+            .is_ok_and(|entries| entries.flatten().any(|entry| partial(&entry.file_name())))
+    };
+    inside(work) || inside(output.parent().unwrap())
+}
+
+/// Waits for the end of the process or kills it at its moment; true when it was killed.
+fn kill_at(child: &mut Child, moment: &Moment, work: &Path, output: &Path) -> bool {
+    let started = Instant::now();
+    let (mut seen, mut was) = (0, false);
+    loop {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        let now = match moment {
+            Moment::After(time) => started.elapsed() >= *time,
+            Moment::Writing(times) => {
+                let is = writing(work, output);
+                seen += usize::from(is && !was);
+                was = is;
+                seen >= *times
+            }
+        };
+        if now {
+            child.kill().unwrap();
+            return !child.wait().unwrap().success();
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Finished blocks on disk.
+fn finished(work: &Path, what: &str) -> usize {
+    (0..).take_while(|block| work.join(format!("{what}-{block:05}.state")).is_file()).count()
+}
+
+/// Number of the first block that a run worked on, from its messages.
+fn first_block(stderr: &str, line: &str) -> Option<usize> {
+    let start = stderr.lines().find_map(|text| text.strip_prefix(line))?;
+    BLOCKS.iter().position(|block| start.starts_with(&format!("{block}.")))
+}
+
+/// Runs a conversion to its end through `kills` kills; returns how many hit a write.
+fn through_kills(
+    convert: &Convert,
+    work: &Path,
+    output: &Path,
+    kills: usize,
+    longest: Duration,
+    seed: u64,
+) -> usize {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let (mut killed, mut in_writes) = (0, 0);
+    std::fs::create_dir_all(work).unwrap();
+    loop {
+        let moment = if random.random_range(0..3) > 0 {
+            Moment::After(longest.mul_f64(random.random()))
+        } else {
+            Moment::Writing(random.random_range(1..12))
+        };
+        let before = [finished(work, "measure"), finished(work, "block")];
+        let log = work.with_extension("log");
+        let mut command = convert.command();
+        command.stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let was_killed = if killed < kills {
+            kill_at(&mut child, &moment, work, output)
+        } else {
+            child.wait().unwrap();
+            false
+        };
+        let stderr = std::fs::read_to_string(&log).unwrap();
+        // What is finished is skipped; only a block that was killed between its file and the job's own may come again.
+        for (line, done) in [("-- Linear: ", before[0]), ("-- ", before[1])] {
+            let text = if line == "-- " { after_allocation(&stderr) } else { &stderr };
+            if let Some(first) = first_block(text, line) {
+                assert!(first + 1 >= done, "block {first} again, {done} are finished: {stderr}");
+            }
+        }
+        if !was_killed {
+            let status = child.wait().unwrap();
+            assert!(status.success(), "seed {seed}, after {killed} kills: {stderr}");
+            return in_writes;
+        }
+        killed += 1;
+        in_writes += usize::from(writing(work, output));
+    }
+}
+
+/// The messages of the quantizing stage: those after the expected errors.
+fn after_allocation(stderr: &str) -> &str {
+    let last = stderr.rfind("expected rfn_error").unwrap_or(stderr.len());
+    &stderr[last..]
+}
+
+#[test]
+fn quantizing_survives_kills() {
+    let home = tempfile::tempdir().unwrap();
+    let place = |name: &str| (home.path().join(name).join("work"), home.path().join(name).join("out"));
+    let convert = |(work, output): &(std::path::PathBuf, std::path::PathBuf)| {
+        Convert::new(&shared().model, work).with("-m", &shared().measurement).with("-cf", output)
+    };
+    let whole = place("whole");
+    let started = Instant::now();
+    expect(&convert(&whole).run(), 0);
+    let time = started.elapsed();
+    let expected = files(&whole.1);
+    let mut in_writes = 0;
+    for seed in 0..3 {
+        let killed = place(&format!("killed-{seed}"));
+        in_writes += through_kills(&convert(&killed), &killed.0, &killed.1, 10, time, seed);
+        let written = files(&killed.1);
+        assert!(written == expected, "seed {seed}: {:?}", written.keys());
+        let left: Vec<_> = files(killed.1.parent().unwrap().join("work").as_path()).into_keys().collect();
+        assert!(left.iter().all(|name| !name.ends_with(".exlay-partial")), "{left:?}");
+    }
+    assert!(in_writes > 0, "no kill fell into a write");
+}
+
+#[test]
+fn measuring_survives_kills() {
+    let home = tempfile::tempdir().unwrap();
+    let (work, output) = (home.path().join("work"), home.path().join("measurement.json"));
+    let convert = Convert::new(&shared().model, &work).with("-om", &output);
+    through_kills(&convert, &work, &output, 6, Duration::from_secs(8), 7);
+    assert_eq!(std::fs::read(&output).unwrap(), std::fs::read(&shared().measurement).unwrap());
+}
