@@ -14,6 +14,7 @@ use super::measurement::{BlockMeasurement, CalibrationIdentity, Measurement};
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
 use super::report::Reporter;
 use super::stream::Stream;
+use crate::formats::config::LlamaConfig;
 use crate::formats::tokenizer::Tokenizer;
 use crate::gpu::Device;
 use crate::model::{Streamed, blocks};
@@ -86,6 +87,26 @@ impl Conversion {
     }
 }
 
+impl Conversion {
+    /// Tokens of the longest row that this conversion runs; the model knows `most`.
+    fn longest_row(&self, most: usize) -> Result<usize> {
+        let measuring =
+            self.measurement.is_none().then_some(("--measurement-length", self.measurement_rows.1));
+        let quantizing = self.output_measurement.is_none().then_some(("--length", self.rows.1));
+        let mut longest = 1;
+        for (flag, length) in measuring.into_iter().chain(quantizing) {
+            if length > most || length == 0 {
+                return Err(Error::argument(
+                    flag,
+                    format!("{length} tokens where the model knows 1 to {most}"),
+                ));
+            }
+            longest = longest.max(length);
+        }
+        Ok(longest)
+    }
+}
+
 /// Converts a model.
 ///
 /// # Errors
@@ -142,7 +163,8 @@ impl<'a> Run<'a> {
         digest: String,
     ) -> Result<Self> {
         let tokenizer = Tokenizer::load(&conversion.model)?;
-        let context = conversion.rows.1.max(conversion.measurement_rows.1);
+        let most = LlamaConfig::load(&conversion.model)?.max_position_embeddings;
+        let context = conversion.longest_row(most)?;
         let model = Streamed::open(device, &conversion.model, PASS_ROWS, context)?;
         Ok(Self { conversion, job, identity, digest, tokenizer, model, saved: Instant::now() })
     }
@@ -169,8 +191,10 @@ impl<'a> Run<'a> {
         let dataset = file_name(&self.conversion.calibration);
         let calibration = CalibrationIdentity { dataset, sha256: self.digest.clone(), rows, length };
         let mut measurement = Measurement::new(self.identity.clone(), calibration);
-        // Both row counts are checked before hours of work.
-        self.stream(self.conversion.rows)?;
+        if self.conversion.output_measurement.is_none() {
+            // Both row counts are checked before hours of work.
+            self.stream(self.conversion.rows)?;
+        }
         if self.job.stage() == Stage::Calibrate {
             self.job.advance(Stage::Measure, 0)?;
         }

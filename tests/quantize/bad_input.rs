@@ -147,6 +147,14 @@ fn calibration_without_enough_text() {
 }
 
 #[test]
+fn rows_longer_than_the_model() {
+    let place = Place::new();
+    place.refused(&mut place.convert().with("-l", "513").command(), &["--length", "513", "512"]);
+    let convert = place.convert().with("-ml", "600").flag("--no-resume");
+    place.refused(&mut convert.command(), &["--measurement-length", "600", "512"]);
+}
+
+#[test]
 fn an_output_directory_with_other_content() {
     let place = Place::new();
     let taken = place.path("taken");
