@@ -1,5 +1,7 @@
 //! The converter from outside, on tiny models: what it makes, how it survives being killed, what it refuses.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy exempts only test functions")]
+
 mod bad_input;
 mod job;
 mod kill;
