@@ -3,6 +3,8 @@
 //! The adapter is the first one, or the one that `EXLAY_TEST_ADAPTER` names (index or part of a name).
 //! `EXLAY_TEST_TIER=coop` makes an adapter without matrix units a failure; elsewhere their tests do nothing there.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy exempts only test functions")]
+
 mod support;
 
 mod attention;

@@ -2,8 +2,8 @@
 
 use exlay::gpu::{CommandList, Device, DeviceOptions, Tier};
 use exlay::ops::matmul::{Store, matmul};
-use exlay::ops::quant_matmul::{quant_matmul, scratch_bytes};
-use exlay::ops::{DenseMatrix, QuantMatrix, Tensor, embed};
+use exlay::ops::quant_matmul::quant_matmul;
+use exlay::ops::{DenseMatrix, QuantMatrix, Tensor, decode_bytes, embed};
 use exlay::packing::WIDTHS;
 use exlay::selftest::{Case, Embed, Fault, Matmul, Packing, QuantMatmul, Random, Verdict, outcome};
 
@@ -57,7 +57,7 @@ fn packed(device: &Device, rows: usize) -> (Vec<u32>, usize) {
     let quant = QuantMatrix::upload(device, "w", &matrix, packing.n, &[]).unwrap();
     let x = Tensor::upload(device, "x", &Random::new(6, "x").values(rows * 224), 224).unwrap();
     let y = Tensor::upload(device, "y", &Random::new(6, "y").values(rows * packing.n), packing.n).unwrap();
-    let scratch = device.alloc("scratch", scratch_bytes(&quant)).unwrap();
+    let scratch = device.alloc("scratch", decode_bytes(device, quant.k(), quant.n())).unwrap();
     run(device, |list| quant_matmul(list, &x, &quant, &y, &scratch, rows, Store::Add));
     (bits(y.read(rows).unwrap()), quant.slabs().len())
 }
