@@ -1,10 +1,10 @@
 // Error of a group for each of 97 multipliers m of its scales: parts[part, m] = Σ |clamp(rint(v/s), −zero, zero − 1)·s − v|^3.5
-// over this workgroup's tiles, where v = w / largest and s = (code / 16)²·multipliers[m].
+// over this workgroup's tiles, where v = w / largest and s = (code / 16)²·m, m from 0.70 to 1.20.
 //
-// w: f32 [.., pitch], from row `first`; base: f32, from `column` on; largest: bits of f32 by group; multipliers:
-// f32 [97]; parts: f32 [.., 97], from `part` on. Dividing by `largest` keeps small weights' errors from underflowing. A
-// workgroup takes every count-th tile of 32 rows by 32 columns, a lane one multiplier: all lanes read the same weight at a
-// time, and the order of the sum is fixed. Grid (any count).
+// w: f32 [.., pitch], from row `first`; base: f32, from `column` on; largest: bits of f32 by group; parts: f32 [.., 97], from
+// `part` on. Dividing by `largest` keeps small weights' errors from underflowing. A workgroup takes every count-th tile of 32
+// rows by 32 columns; a lane has a column of it in registers, and its sums in workgroup memory, where they are added
+// in the end: the order of the sum is fixed. Grid (any count).
 // Oracle: reference/scale_search.rs.
 #import "common/scale_code.wgsl"
 const STEPS: u32 = 97u;
@@ -15,46 +15,58 @@ var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read> w: array<f32>;
 @group(0) @binding(1) var<storage, read> base: array<f32>;
 @group(0) @binding(2) var<storage, read> largest: array<u32>;
-@group(0) @binding(3) var<storage, read> multipliers: array<f32>;
-@group(0) @binding(4) var<storage, read_write> parts: array<f32>;
+@group(0) @binding(3) var<storage, read_write> parts: array<f32>;
 
-// [column][row / 4]
-var<workgroup> tile: array<vec4<f32>, 256>;
-var<workgroup> scales: array<f32, 32>;
+var<workgroup> sums: array<f32, 3104>; // [multiplier][lane]
 
-@compute @workgroup_size(97)
+@compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let most = bitcast<f32>(largest[p.group]);
     let inverse = 1.0 / most;
-    let multiplier = multipliers[lane];
     let across = p.pitch / 32u;
-    var total = 0.0;
-    for (var t = id.x; t < across * (p.rows / 32u); t += count.x) {
-        let column = t % across * 32u;
-        let row = p.first + t / across * 32u;
-        workgroupBarrier();
-        for (var i = lane; i < 256u; i += STEPS) {
-            let at = (row + i / 32u * 4u) * p.pitch + column + i % 32u;
-            tile[i % 32u * 8u + i / 32u] =
-                inverse * vec4<f32>(w[at], w[at + p.pitch], w[at + 2u * p.pitch], w[at + 3u * p.pitch]);
-        }
-        if (lane < 32u) {
-            let code = f32(scale_code(base[p.column + column + lane], most));
-            scales[lane] = code * code * (1.0 / 256.0);
-        }
-        workgroupBarrier();
-        var sum = vec4<f32>(0.0);
-        for (var c = 0u; c < 32u; c++) {
-            let s = scales[c] * multiplier;
-            let per = 1.0 / s;
-            for (var i = c * 8u; i < c * 8u + 8u; i++) {
-                let v = tile[i];
-                let e = abs(clamp(round(v * per), vec4<f32>(-p.zero), vec4<f32>(p.zero - 1.0)) * s - v);
-                sum += e * e * e * sqrt(e);
-            }
-        }
-        total += (sum.x + sum.y) + (sum.z + sum.w);
+    for (var step = 0u; step < STEPS; step++) {
+        sums[step * 32u + lane] = 0.0;
     }
-    parts[(p.part + id.x) * STEPS + lane] = total;
+    for (var t = id.x; t < across * (p.rows / 32u); t += count.x) {
+        let column = t % across * 32u + lane;
+        let at = (p.first + t / across * 32u) * p.pitch + column;
+        let v0 = inverse * four(at);
+        let v1 = inverse * four(at + 4u * p.pitch);
+        let v2 = inverse * four(at + 8u * p.pitch);
+        let v3 = inverse * four(at + 12u * p.pitch);
+        let v4 = inverse * four(at + 16u * p.pitch);
+        let v5 = inverse * four(at + 20u * p.pitch);
+        let v6 = inverse * four(at + 24u * p.pitch);
+        let v7 = inverse * four(at + 28u * p.pitch);
+        let code = f32(scale_code(base[p.column + column], most));
+        let scale = code * code * (1.0 / 256.0);
+        for (var step = 0u; step < STEPS; step++) {
+            let part = f32(step) * (1.0 / 96.0);
+            let s = scale * (0.70 * (1.0 - part) + 1.20 * part);
+            let per = 1.0 / s;
+            let sum = ((error(v0, s, per) + error(v1, s, per)) + (error(v2, s, per) + error(v3, s, per)))
+                + ((error(v4, s, per) + error(v5, s, per)) + (error(v6, s, per) + error(v7, s, per)));
+            sums[step * 32u + lane] += (sum.x + sum.y) + (sum.z + sum.w);
+        }
+    }
+    workgroupBarrier();
+    for (var step = lane; step < STEPS; step += 32u) {
+        var total = 0.0;
+        for (var i = 0u; i < 32u; i++) {
+            // Each lane begins elsewhere, so that they do not wait for one bank; the order is fixed all the same.
+            total += sums[step * 32u + (i + lane) % 32u];
+        }
+        parts[(p.part + id.x) * STEPS + step] = total;
+    }
+}
+
+// Weights of four rows of a column.
+fn four(at: u32) -> vec4<f32> {
+    return vec4<f32>(w[at], w[at + p.pitch], w[at + 2u * p.pitch], w[at + 3u * p.pitch]);
+}
+
+fn error(v: vec4<f32>, s: f32, per: f32) -> vec4<f32> {
+    let e = abs(clamp(round(v * per), vec4<f32>(-p.zero), vec4<f32>(p.zero - 1.0)) * s - v);
+    return e * e * e * sqrt(e);
 }

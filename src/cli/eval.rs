@@ -1,12 +1,16 @@
 //! `exlay eval`: flags and result of scoring a text.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
-use exlay::generate::{Estimate, Summary};
+use exlay::Error;
+use exlay::generate::eval::text_tokens;
+use exlay::generate::{Estimate, EvalOptions, Summary, evaluate};
 use serde::Serialize;
 
-use super::{Embedding, units};
+use super::progress::Steps;
+use super::{Embedding, GlobalArgs, output, units};
 
 /// Score a text: perplexity, and divergence from a reference model.
 ///
@@ -52,6 +56,34 @@ fn parse_windows(text: &str) -> Result<usize, String> {
         Ok(count) if count > 0 => Ok(count),
         _ => Err("write a whole number from 1 up".into()),
     }
+}
+
+pub(crate) fn run(args: &EvalArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    let tokens = text_tokens(&args.model, &args.data, Some(&args.column))?;
+    let device = global.open_device()?;
+    let options = EvalOptions {
+        context: args.context,
+        windows: args.windows,
+        embedding: args.embedding.into(),
+        stream: args.stream,
+        ..Default::default()
+    };
+    let started = Instant::now();
+    let mut steps = Steps::new();
+    let mut progress = |label, done, all| steps.report(label, done, all);
+    let reference = args.reference.as_deref();
+    let result = evaluate(&device, &args.model, reference, &tokens, options, &mut progress);
+    steps.end();
+    let evaluation = result.map_err(|error| {
+        let advice = matches!(error, Error::OutOfMemory { .. }) && !args.stream;
+        let error = anyhow::Error::new(error);
+        if advice { error.context("--stream holds one layer at a time on the device") } else { error }
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let adapter = device.name().to_owned();
+    let report = EvalReport::new(&evaluation.summary, evaluation.context, seconds, adapter);
+    output::print(&if global.json { output::json(&report)? } else { report.to_string() })?;
+    Ok(())
 }
 
 /// The result. Standard errors (`_se`) are over windows and absent with one window; divergence and agreement

@@ -1,13 +1,19 @@
 //! `exlay generate`: flags and result of a generation.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
-use exlay::generate::SamplerSettings;
+use exlay::formats::config::{GenerationConfig, LlamaConfig};
+use exlay::formats::tokenizer::Tokenizer;
+use exlay::generate::generator::check_prompt;
+use exlay::generate::{Finish, Generator, SamplerSettings, Settings};
+use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions};
 use serde::Serialize;
 
 use super::failure::Usage;
-use super::{Embedding, units};
+use super::progress::Steps;
+use super::{Embedding, GlobalArgs, output, units};
 
 /// Continue a prompt.
 ///
@@ -79,6 +85,104 @@ impl SamplingArgs {
     }
 }
 
+/// Most rows of a pass over a prompt.
+const PROMPT_ROWS: usize = 512;
+
+/// A context that is not asked for is a multiple of this, a page of the cache.
+const CONTEXT_STEP: usize = 256;
+
+pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let config = LlamaConfig::load(&args.model)?;
+    let generation = GenerationConfig::load(&args.model)?;
+    let sampling = args.sampling.settings(model_settings(&generation))?;
+    let tokenizer = Tokenizer::load(&args.model)?;
+    let prompt = tokenizer.encode(&args.prompt, true)?;
+    let limit = config.max_position_embeddings;
+    let context = args.context.unwrap_or_else(|| default_context(prompt.len(), args.tokens, limit));
+    check_prompt(prompt.len(), context)?;
+
+    let device = global.open_device()?;
+    let load = LoadOptions {
+        rows: prompt.len().min(PROMPT_ROWS),
+        cache: CacheSize { slots: 1, context },
+        embedding: args.embedding.into(),
+        precision: CachePrecision::Half,
+    };
+    let mut steps = Steps::new();
+    let mut model =
+        Llama::load(&device, &args.model, load, &mut |done, all| steps.report("loading", done, all))?;
+    steps.end();
+    let load_seconds = started.elapsed().as_secs_f64();
+
+    let named = [generation.eos_token_id, config.eos_token_id].into_iter().find(|ids| !ids.is_empty());
+    let settings = Settings {
+        tokens: args.tokens,
+        sampling,
+        end_tokens: named.unwrap_or_default(),
+        stop: args.stop.clone(),
+    };
+    let parts = model.memory();
+    let mut generator = Generator::new(&mut model, &tokenizer, &prompt, &settings)?;
+    let mut text = String::new();
+    for piece in generator.by_ref() {
+        let piece = piece?;
+        if !global.json && !piece.text.is_empty() {
+            output::print(&piece.text)?;
+        }
+        text += &piece.text;
+    }
+    if !global.json && !text.ends_with('\n') {
+        output::print("\n")?;
+    }
+    if generator.finish() == Some(Finish::Context) {
+        let advice =
+            if context < limit { "a longer --context holds more" } else { "this is the model's limit" };
+        output::note(&format!("the text ends here: the context of {context} tokens is full; {advice}"));
+    }
+    let generated = generator.token_ids().len();
+    let report = GenerateReport {
+        token_ids: generator.token_ids().to_vec(),
+        text,
+        load_seconds,
+        prompt_tokens_per_second: prompt.len() as f64 / generator.prompt_time().as_secs_f64(),
+        tokens_per_second: generated.saturating_sub(1) as f64 / generator.decode_time().as_secs_f64(),
+        prompt_token_ids: prompt,
+        memory: Memory {
+            weights: parts.weights,
+            cache: parts.cache,
+            scratch: parts.scratch,
+            peak: device.memory().peak,
+        },
+        adapter: device.name().to_owned(),
+    };
+    if global.json {
+        output::print(&output::json(&report)?)?;
+    } else {
+        report.statistics().lines().for_each(output::note);
+    }
+    Ok(())
+}
+
+/// What the model's own file asks for; greedy unless it says to sample, as in transformers.
+fn model_settings(file: &GenerationConfig) -> SamplerSettings {
+    let off = SamplerSettings::default();
+    SamplerSettings {
+        temperature: if file.do_sample == Some(true) { file.temperature.unwrap_or(1.0) } else { 0.0 },
+        top_k: file.top_k.map_or(off.top_k, |count| count as usize),
+        top_p: file.top_p.unwrap_or(off.top_p),
+        min_p: file.min_p.unwrap_or(off.min_p),
+        repetition_penalty: file.repetition_penalty.unwrap_or(off.repetition_penalty),
+        seed: off.seed,
+    }
+}
+
+/// Room for prompt and text, as far as the model goes.
+fn default_context(prompt: usize, tokens: usize, limit: usize) -> usize {
+    let needed = prompt.saturating_add(tokens).max(1).min(limit);
+    needed.next_multiple_of(CONTEXT_STEP).min(limit)
+}
+
 /// What a generation has to say beside its text.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct GenerateReport {
@@ -92,7 +196,7 @@ pub(crate) struct GenerateReport {
     pub(crate) load_seconds: f64,
     /// Prompt tokens over the time to the first logits.
     pub(crate) prompt_tokens_per_second: f64,
-    /// Generated tokens but the first over the time after the first.
+    /// Generated tokens but the first over the time after the first; `null` in JSON if there were no others.
     pub(crate) tokens_per_second: f64,
     /// Device memory.
     pub(crate) memory: Memory,
@@ -117,7 +221,10 @@ impl GenerateReport {
     /// The lines for stderr.
     pub(crate) fn statistics(&self) -> String {
         let Memory { weights, cache, scratch, peak } = self.memory;
-        let speed = |tokens: usize, rate: f64| format!("{tokens} tokens, {rate:.1} tokens/s");
+        let speed = |tokens: usize, rate: f64| {
+            let rate = if rate.is_finite() { format!(", {rate:.1} tokens/s") } else { String::new() };
+            format!("{tokens} tokens{rate}")
+        };
         format!(
             "adapter     {}\nload        {}\nprompt      {}\ngeneration  {}\n\
              memory      weights {}, cache {}, scratch {}, peak {}\n",
@@ -155,6 +262,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_model_samples_only_where_its_file_says_so() {
+        let mut file = GenerationConfig { temperature: Some(0.6), top_k: Some(40), ..Default::default() };
+        let greedy = SamplerSettings { temperature: 0.0, top_k: 40, ..Default::default() };
+        assert_eq!(model_settings(&file), greedy);
+        file.do_sample = Some(true);
+        assert_eq!(model_settings(&file), SamplerSettings { temperature: 0.6, ..greedy });
+        file.temperature = None;
+        assert_eq!(model_settings(&file), SamplerSettings { temperature: 1.0, ..greedy });
+    }
+
+    #[test]
+    fn a_context_holds_prompt_and_text_up_to_the_limit() {
+        for ((prompt, tokens, limit), context) in [
+            ((6, 64, 2048), 256),
+            ((200, 57, 2048), 512),
+            ((200, 56, 2048), 256),
+            ((6, 64, 200), 200),
+            ((6, usize::MAX, 512), 512),
+            ((0, 0, 512), 256),
+        ] {
+            assert_eq!(default_context(prompt, tokens, limit), context, "{prompt} {tokens} {limit}");
+        }
+    }
+
     fn report() -> GenerateReport {
         GenerateReport {
             prompt_token_ids: vec![1, 99, 7],
@@ -177,6 +309,8 @@ mod tests {
         generation  2 tokens, 88.1 tokens/s
         memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
         ");
+        let single = GenerateReport { tokens_per_second: f64::NAN, ..report() }.statistics();
+        assert!(single.contains("\ngeneration  2 tokens\n"), "{single}");
     }
 
     #[test]

@@ -5,11 +5,9 @@
 
 mod convert;
 mod devices;
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
 mod eval;
 mod exl2_flags;
 pub(crate) mod failure;
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
 mod generate;
 mod inspect;
 mod output;
@@ -41,7 +39,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+<<<<<<< HEAD
     Convert(convert::ConvertArgs),
+=======
+    Generate(generate::GenerateArgs),
+    Eval(eval::EvalArgs),
+>>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
     Inspect(inspect::InspectArgs),
     Devices(devices::DevicesArgs),
 }
@@ -110,7 +113,12 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let cli = Cli::try_parse_from(rewritten.args)?;
     rewritten.notes.iter().for_each(|line| output::note(line));
     match cli.command {
+<<<<<<< HEAD
         Command::Convert(args) => convert::run(&args, &cli.global),
+=======
+        Command::Generate(args) => generate::run(&args, &cli.global),
+        Command::Eval(args) => eval::run(&args, &cli.global),
+>>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
         Command::Inspect(args) => inspect::run(&args, &cli.global),
         Command::Devices(_) => devices::run(&cli.global),
     }
@@ -132,8 +140,12 @@ mod tests {
     fn commands() -> clap::Command {
         let later = |name: &'static str| clap::Command::new(name);
         Cli::command()
+<<<<<<< HEAD
             .subcommand(generate::GenerateArgs::augment_args(later("generate")))
             .subcommand(eval::EvalArgs::augment_args(later("eval")))
+=======
+            .subcommand(convert::ConvertArgs::augment_args(later("convert")))
+>>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
             .subcommand(selftest::SelftestArgs::augment_args(later("selftest")))
     }
 

@@ -8,6 +8,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{output, units};
 
+/// Steps that take less leave no trace.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// Plain lines are at least this far apart.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,42 @@ impl Progress {
             bar.finish_and_clear();
         }
         output::note(&format!("{}: {}", self.label, units::seconds(self.started.elapsed().as_secs_f64())));
+    }
+}
+
+/// Steps of a run, named as they come; see [`QUIET`].
+#[derive(Debug)]
+pub(crate) struct Steps {
+    label: &'static str,
+    started: Instant,
+    shown: Option<Progress>,
+}
+
+impl Steps {
+    /// Before the first step.
+    pub(crate) fn new() -> Self {
+        Self { label: "", started: Instant::now(), shown: None }
+    }
+
+    /// `done` of `total` parts of step `label` are done; another label than before starts a new step.
+    pub(crate) fn report(&mut self, label: &'static str, done: usize, total: usize) {
+        if label != self.label {
+            self.end();
+            (self.label, self.started) = (label, Instant::now());
+        }
+        if self.shown.is_none() && self.started.elapsed() >= QUIET && done < total {
+            self.shown = Some(Progress { started: self.started, ..Progress::start(label, total as u64) });
+        }
+        if let Some(shown) = &mut self.shown {
+            shown.advance((done as u64).saturating_sub(shown.done));
+        }
+    }
+
+    /// Ends the last step.
+    pub(crate) fn end(&mut self) {
+        if let Some(shown) = self.shown.take() {
+            shown.finish();
+        }
     }
 }
 

@@ -37,6 +37,7 @@ const FILES: &[(&str, &str)] = embed![
     "matmul.wgsl",
     "matmul_coop.wgsl",
     "matmul_tn.wgsl",
+    "matmul_tn_subgroup.wgsl",
     "pack.wgsl",
     "permute.wgsl",
     "quant_gemv.wgsl",

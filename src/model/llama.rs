@@ -148,21 +148,26 @@ impl Llama {
         let most = self.scratch.rows();
         let mut logits = Vec::with_capacity(wanted.len() * self.config.vocab_size);
         for (index, chunk) in rows.chunks(most).enumerate() {
-            self.run(chunk)?;
+            self.pass(chunk)?;
             let first = index * most;
             let here: Vec<usize> = wanted
                 .iter()
                 .filter(|&&row| row >= first && row < first + chunk.len())
                 .map(|row| row - first)
                 .collect();
-            for slice in here.chunks(self.head.slice_rows()) {
-                logits.extend(self.head.logits(&self.scratch, self.scratch.hidden(), slice)?);
+            for slice in here.chunks(self.slice_rows()) {
+                logits.extend(self.logits(slice)?);
             }
         }
         Ok(logits)
     }
 
-    fn run(&mut self, rows: &[Row]) -> Result<()> {
+    /// Runs at most [`Llama::rows`] rows through all blocks; their hidden states stay for [`Llama::logits`]. For
+    /// callers who want logits slice by slice.
+    ///
+    /// # Errors
+    /// As [`Llama::forward`].
+    pub fn pass(&mut self, rows: &[Row]) -> Result<()> {
         let bucket = rows.len().next_power_of_two();
         let CacheSize { slots, context } = self.cache.size();
         self.batch.set(rows, bucket, self.config.vocab_size, slots, context)?;
@@ -173,6 +178,19 @@ impl Llama {
             self.lists.insert(bucket, list);
         }
         self.lists[&bucket].run()
+    }
+
+    /// Logits [wanted, vocabulary] of rows of the last pass, at most [`Llama::slice_rows`] of them.
+    ///
+    /// # Errors
+    /// As [`Head::logits`].
+    pub fn logits(&self, wanted: &[usize]) -> Result<Vec<f32>> {
+        self.head.logits(&self.scratch, self.scratch.hidden(), wanted)
+    }
+
+    /// Most rows of logits at a time.
+    pub fn slice_rows(&self) -> usize {
+        self.head.slice_rows()
     }
 
     /// The dispatches of a pass over `rows` rows.

@@ -15,7 +15,7 @@ pub(super) fn variant() -> Variant {
     Variant::new("gather_rows").constant("WG", ELEMENTWISE)
 }
 
-/// out[r, :] = x[order[r], :] for every row of `out`; `order` is u32 [rows of out], each below the rows of x.
+/// `out[r, :] = x[order[r], :]` for every row of `out`; `order` is u32 `[rows of out]`, each below the rows of x.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].

@@ -61,9 +61,9 @@ pub fn gptq_group(
     let fits = out.codes.bytes() >= 4 * (rows.rows * n) as u64
         && out.decoded.bytes() >= 2 * (k * n) as u64
         && out.sums.bytes() >= 4 * (out.sum + n / 32) as u64;
-    if !fits || rows.rows > MOST_ROWS || !(k | rows.first).is_multiple_of(4) {
+    if !fits || rows.rows > MOST_ROWS || !(k | rows.first | rows.column).is_multiple_of(8) {
         let message = format!(
-            "{} rows of {MOST_ROWS} at most from {} on, {n} columns: no multiples of four, or a buffer is too small",
+            "{} rows of {MOST_ROWS} at most from {} on, {n} columns: no multiples of eight, or a buffer is too small",
             rows.rows, rows.first
         );
         return Err(Error::shape("gptq_group", message));

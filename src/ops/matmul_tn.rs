@@ -1,12 +1,8 @@
 //! Products over the rows of two matrices; see `shaders/matmul_tn.wgsl`.
 
 use super::Tensor;
-use crate::gpu::{Buffer, CommandList, Variant};
+use crate::gpu::{Buffer, Capabilities, CommandList, Variant};
 use crate::{Error, Result};
-
-/// Outputs of one workgroup.
-const TILE_ROWS: usize = 16;
-const TILE_COLUMNS: usize = 128;
 
 /// Multiplications of one dispatch at most (the least number of rows aside), so that none takes longer than about a
 /// tenth of a second where a card makes 10^12 a second.
@@ -57,7 +53,7 @@ impl<'a> Window<'a> {
     }
 }
 
-/// C[i, j] = beta·C[i, j] + alpha·Σ_r A[r, i]·w[r]·B[r, j].
+/// `C[i, j] = beta·C[i, j] + alpha·Σ_r A[r, i]·w[r]·B[r, j]`.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
     /// A [rows, m].
@@ -78,7 +74,8 @@ pub struct Product<'a> {
     pub beta: f32,
     /// f32 [rows of A's matrix]: the factor of each, or 1.
     pub weights: Option<&'a Buffer>,
-    /// Leave out tiles of 16 × 128 outputs in which every column of A has a higher number than every column of B.
+    /// Leave out outputs, a tile at a time, whose column of A has a higher number than that of B: below the diagonal C is
+    /// either right or left as it is.
     pub upper: bool,
 }
 
@@ -104,8 +101,21 @@ struct Params {
     beta: f32,
 }
 
-pub(super) fn variant() -> Variant {
-    Variant::new("matmul_tn")
+/// The variant for a device and its outputs of one workgroup, rows and columns. The choice is made here and nowhere else.
+fn choose(capabilities: &Capabilities) -> (Variant, (usize, usize)) {
+    if capabilities.subgroup == Some((8, 8)) {
+        (Variant::new("matmul_tn_subgroup"), (32, 32))
+    } else {
+        (Variant::new("matmul_tn"), (16, 128))
+    }
+}
+
+pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
+    let mut all = vec![Variant::new("matmul_tn")];
+    if capabilities.subgroup.is_some() {
+        all.push(Variant::new("matmul_tn_subgroup"));
+    }
+    all
 }
 
 /// Adds the product to the list, in as many dispatches over ranges of rows as keep each short.
@@ -123,8 +133,9 @@ pub fn matmul_tn(list: &mut CommandList, product: &Product<'_>) -> Result<()> {
         let message = format!("{} bytes of weights for {} rows", weights.bytes(), a.row + rows);
         return Err(Error::shape("matmul_tn", message));
     }
-    let kernel = list.device().kernel(&variant())?;
-    let grid = [n.div_ceil(TILE_COLUMNS) as u32, m.div_ceil(TILE_ROWS) as u32, 1];
+    let (variant, tile) = choose(list.device().capabilities());
+    let kernel = list.device().kernel(&variant)?;
+    let grid = [n.div_ceil(tile.1) as u32, m.div_ceil(tile.0) as u32, 1];
     let flags = if weights.is_some() { WEIGHTED } else { 0 } | if upper { UPPER } else { 0 };
     let most = (MOST_PRODUCTS / (m * n).max(1)).max(1).next_multiple_of(ROW_STEP);
     for first in (0..rows).step_by(most) {

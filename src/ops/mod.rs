@@ -12,7 +12,7 @@
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
 //! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
-//! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn` | `reference::matmul_tn` |
+//! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn`, `matmul_tn_subgroup` | `reference::matmul_tn` |
 //! | [`scale_search`] | a group's scales | `column_max`, `scale_error`, `scale_pick` | `reference::scale_search` |
 //! | [`gptq_group`] | rounding with feedback | `gptq_group` | `reference::gptq` |
 //! | [`pack`] | codes to words | `pack` | `reference::pack` |
@@ -80,7 +80,6 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         cache::variant(CachePrecision::Single),
         attention::merge_variant(),
         swiglu::variant(),
-        matmul_tn::variant(),
         gptq_group::variant(),
         pack::variant(),
         weight_error::variant(),
@@ -89,6 +88,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     ];
     all.extend(scale_search::variants());
     all.extend(matmul::variants(capabilities));
+    all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {
         all.extend([16, 64, 128].map(|dim| attention::variant(capabilities, dim, precision)));
     }

@@ -23,7 +23,7 @@ fn multiplier(step: usize) -> f32 {
 pub struct ScaleSearch {
     columns: usize,
     groups: usize,
-    /// f32 [columns]: of the group searched last, the scale with which each column's largest weight would just fit.
+    /// f32 `[columns]`: of the group searched last, the scale with which each column's largest weight would just fit.
     pub base: Buffer,
     /// u32 [groups, 4]: bits of the largest of `base`, half bits of scale_max, bits of the group maximum as f32, number
     /// of the multiplier.
@@ -184,7 +184,7 @@ pub fn scale_error(list: &mut CommandList, search: &mut ScaleSearch, rows: &Grou
         zero: rows.zero(),
     };
     search.part_count += parts;
-    let buffers = [rows.weights.buffer(), &search.base, &search.largest, &search.multipliers, &search.parts];
+    let buffers = [rows.weights.buffer(), &search.base, &search.largest, &search.parts];
     list.dispatch(&kernel, &buffers, &params, [parts as u32, 1, 1])
 }
 

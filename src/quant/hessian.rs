@@ -43,7 +43,7 @@ impl HessianAccumulator {
     }
 
     /// Adds a term to the list: the symmetric part of leftᵀ·diag(w)·right over the first `rows` rows. `left` and `right`
-    /// are [rows, k] and usually one tensor; `weights` is f32 [rows], or 1 for every token.
+    /// are [rows, k] and usually one tensor; `weights` is f32 `[rows]`, or 1 for every token.
     ///
     /// # Errors
     /// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].

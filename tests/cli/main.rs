@@ -1,6 +1,8 @@
 //! The `exlay` command from outside: exit codes, texts, what goes to stdout and what to stderr.
 
 mod devices;
+mod eval;
+mod generate;
 mod inspect;
 
 use std::path::Path;

@@ -11,7 +11,7 @@ use half::f16;
 use safetensors::SafeTensors;
 
 use crate::quant_numbers::Numbers;
-use crate::support::devices;
+use crate::support::{adapter, devices};
 
 /// A linear with correlated inputs of very different sizes.
 struct Problem {
@@ -151,7 +151,7 @@ fn slabs_change_nothing() {
     // Bindings of 128 columns of W, and of 160 rows of H and U, which cut the second group.
     let options =
         DeviceOptions { tier: Some(device.tier()), binding_limit: Some(160 * 1024), ..Default::default() };
-    let adapter = exlay::gpu::select(std::env::var("EXLAY_TEST_ADAPTER").ok().as_deref()).unwrap();
+    let adapter = adapter();
     let small = Device::open(&adapter, options).unwrap();
     let cut = problem.quantize(&small, &hessian, &groups);
     assert!(cut.matrix == whole.matrix);

@@ -75,12 +75,12 @@ fn check(device: &Device, case: &Case, seed: u64) {
             let value = found[row * c_cols + column];
             let inside = (c_at.0..c_at.0 + m).contains(&row) && (c_at.1..c_at.1 + n).contains(&column);
             let (i, j) = (row.wrapping_sub(c_at.0), column.wrapping_sub(c_at.1));
-            if !inside || (upper && b_at.1 + j / 128 * 128 + 128 <= a_at.1 + i / 16 * 16) {
-                assert_eq!(
-                    value.to_bits(),
-                    c[row * c_cols + column].to_bits(),
-                    "({row}, {column}) is not an output"
-                );
+            let untouched = value.to_bits() == c[row * c_cols + column].to_bits();
+            if !inside {
+                assert!(untouched, "({row}, {column}) is not an output");
+                continue;
+            }
+            if upper && untouched && b_at.1 + j < a_at.1 + i {
                 continue;
             }
             // Each sum has `rows` products of two roundings, and a few roundings at the end.

@@ -7,7 +7,7 @@ use exlay::reference;
 use half::f16;
 
 use crate::quant_numbers::Numbers;
-use crate::support::devices;
+use crate::support::{adapter, devices};
 
 #[test]
 fn dot_products() {
@@ -91,7 +91,7 @@ fn weight_errors_and_planted_mismatches() {
 
 #[test]
 fn tall_matrices_are_cut_by_rows() {
-    let (adapter, options) = (exlay::gpu::select(None).unwrap(), exlay::gpu::DeviceOptions::default());
+    let (adapter, options) = (adapter(), exlay::gpu::DeviceOptions::default());
     let options = exlay::gpu::DeviceOptions { binding_limit: Some(64 * 1024), ..options };
     let device = exlay::gpu::Device::open(&adapter, options).unwrap();
     let values = Numbers(1).normals(200 * 100, 1.0);

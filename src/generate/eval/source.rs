@@ -1,0 +1,135 @@
+//! Where logits come from: a model that is on the device, or one that has passed through it.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::EvalOptions;
+use crate::Result;
+use crate::gpu::Device;
+use crate::model::{CachePrecision, CacheSize, Head, Llama, LoadOptions, Row, Streamed, blocks};
+
+/// Logits of windows of tokens, in chunks of rows, and those in slices. Models of the same vocabulary, opened with the
+/// same options, have the same chunks and slices.
+pub(super) trait Source {
+    /// Rows of a chunk.
+    fn rows(&self) -> usize;
+    /// Most rows of a slice.
+    fn slice_rows(&self) -> usize;
+    /// Values in a row of logits.
+    fn columns(&self) -> usize;
+    /// Goes to the chunk of window `window` that holds `tokens` at positions from `first` on. Chunks come in order.
+    fn chunk(&mut self, window: usize, first: usize, tokens: &[u32]) -> Result<()>;
+    /// Logits of a slice of the chunk's rows.
+    fn logits(&mut self, slice: Range<usize>) -> Result<Vec<f32>>;
+}
+
+/// A model on the device.
+pub(super) struct Whole(Llama);
+
+impl Whole {
+    pub(super) fn load(
+        device: &Device,
+        directory: &Path,
+        options: EvalOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let load = LoadOptions {
+            rows: options.rows,
+            cache: CacheSize { slots: 1, context: options.context },
+            embedding: options.embedding,
+            precision: CachePrecision::Half,
+        };
+        Ok(Self(Llama::load(device, directory, load, progress)?))
+    }
+}
+
+impl Source for Whole {
+    fn rows(&self) -> usize {
+        self.0.rows()
+    }
+
+    fn slice_rows(&self) -> usize {
+        self.0.slice_rows()
+    }
+
+    fn columns(&self) -> usize {
+        self.0.config().vocab_size
+    }
+
+    fn chunk(&mut self, _window: usize, first: usize, tokens: &[u32]) -> Result<()> {
+        let rows: Vec<Row> =
+            (first as u32..).zip(tokens).map(|(position, &token)| Row { token, slot: 0, position }).collect();
+        self.0.pass(&rows)
+    }
+
+    fn logits(&mut self, slice: Range<usize>) -> Result<Vec<f32>> {
+        self.0.logits(&slice.collect::<Vec<_>>())
+    }
+}
+
+/// The hidden states, on the host, that a model's blocks have left of all windows, and its head on the device.
+pub(super) struct Streaming {
+    model: Streamed,
+    head: Head,
+    /// [tokens, hidden] of each window.
+    hidden: Vec<Vec<f32>>,
+    /// Window and first position of the chunk.
+    at: (usize, usize),
+}
+
+impl Streaming {
+    /// Runs all windows through all blocks, each loaded once, then loads the head.
+    pub(super) fn run(
+        device: &Device,
+        directory: &Path,
+        windows: &[&[u32]],
+        options: EvalOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let model = Streamed::open(device, directory, options.rows, options.context)?;
+        let mut hidden = windows.iter().map(|window| model.embed(window)).collect::<Result<Vec<_>>>()?;
+        let count = blocks(model.config()).len();
+        let (mut done, all) = (0, count * windows.len());
+        for index in 0..count {
+            let block = model.block(index)?;
+            for window in &mut hidden {
+                model.run(&block, window, &mut |_, _, _, _| Ok(()))?;
+                done += 1;
+                progress(done, all);
+            }
+        }
+        let head = model.head()?;
+        Ok(Self { model, head, hidden, at: (0, 0) })
+    }
+}
+
+impl Source for Streaming {
+    fn rows(&self) -> usize {
+        self.model.scratch().rows()
+    }
+
+    fn slice_rows(&self) -> usize {
+        self.head.slice_rows()
+    }
+
+    fn columns(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    fn chunk(&mut self, window: usize, first: usize, _tokens: &[u32]) -> Result<()> {
+        self.at = (window, first);
+        Ok(())
+    }
+
+    fn logits(&mut self, slice: Range<usize>) -> Result<Vec<f32>> {
+        let (window, first) = self.at;
+        let cols = self.model.config().hidden_size;
+        let hidden = &self.hidden[window][(first + slice.start) * cols..(first + slice.end) * cols];
+        let mut logits = Vec::new();
+        self.model.logits(&self.head, hidden, &mut |rows| {
+            logits.extend_from_slice(rows);
+            Ok(())
+        })?;
+        Ok(logits)
+    }
+}
