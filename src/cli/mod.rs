@@ -12,7 +12,6 @@ mod generate;
 mod inspect;
 mod output;
 mod progress;
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for the model's interface"))]
 mod selftest;
 mod units;
 
@@ -39,14 +38,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-<<<<<<< HEAD
     Convert(convert::ConvertArgs),
-=======
     Generate(generate::GenerateArgs),
     Eval(eval::EvalArgs),
->>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
     Inspect(inspect::InspectArgs),
     Devices(devices::DevicesArgs),
+    Selftest(selftest::SelftestArgs),
 }
 
 /// Flags that each command takes.
@@ -113,14 +110,12 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let cli = Cli::try_parse_from(rewritten.args)?;
     rewritten.notes.iter().for_each(|line| output::note(line));
     match cli.command {
-<<<<<<< HEAD
         Command::Convert(args) => convert::run(&args, &cli.global),
-=======
         Command::Generate(args) => generate::run(&args, &cli.global),
         Command::Eval(args) => eval::run(&args, &cli.global),
->>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
         Command::Inspect(args) => inspect::run(&args, &cli.global),
         Command::Devices(_) => devices::run(&cli.global),
+        Command::Selftest(args) => selftest::run(args, &cli.global),
     }
 }
 
@@ -136,28 +131,15 @@ mod tests {
         A::from_arg_matches(&matches)
     }
 
-    /// The whole command line, with those commands that are not in [`Command`] yet.
-    fn commands() -> clap::Command {
-        let later = |name: &'static str| clap::Command::new(name);
-        Cli::command()
-<<<<<<< HEAD
-            .subcommand(generate::GenerateArgs::augment_args(later("generate")))
-            .subcommand(eval::EvalArgs::augment_args(later("eval")))
-=======
-            .subcommand(convert::ConvertArgs::augment_args(later("convert")))
->>>>>>> 0618e57 (generate and eval: a generator over a model, scoring whole and streamed, their commands)
-            .subcommand(selftest::SelftestArgs::augment_args(later("selftest")))
-    }
-
     #[test]
     fn clap_finds_no_fault() {
-        commands().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]
     fn every_command_and_flag_has_help() {
         let mut flags = 0;
-        for command in commands().get_subcommands() {
+        for command in Cli::command().get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for flag in command.get_arguments() {
                 let name = format!("{} {}", command.get_name(), flag.get_id());
@@ -167,7 +149,7 @@ mod tests {
             }
         }
         assert!(flags > 30, "{flags}");
-        assert!(commands().get_arguments().all(|flag| flag.get_help().is_some()));
+        assert!(Cli::command().get_arguments().all(|flag| flag.get_help().is_some()));
     }
 
     #[test]

@@ -195,9 +195,10 @@ impl Case for Attention {
         let Self { rows, slots, pages_per_slot, heads, kv_heads, dim, window, precision } = self;
         let window = window.map_or(String::new(), |window| format!(", window {window}"));
         format!(
-            "{} x {heads}/{kv_heads} heads of {dim}, {slots} x {} positions in {precision:?}, {} splits{window}",
+            "{} x {heads}/{kv_heads} heads of {dim}, {slots} x {} positions of {} bits, {} splits{window}",
             rows.len(),
             pages_per_slot * PAGE,
+            8 * precision.bytes(),
             self.splits()
         )
     }

@@ -44,7 +44,8 @@ impl Case for CacheWrite {
     fn shape(&self) -> String {
         let &Self { rows, slots, pages_per_slot, kv_heads, dim, precision } = self;
         format!(
-            "{rows} x {kv_heads} heads of {dim}, {slots} slots of {pages_per_slot} pages in {precision:?}"
+            "{rows} x {kv_heads} heads of {dim}, {slots} slots of {pages_per_slot} pages of {} bits",
+            8 * precision.bytes()
         )
     }
 
