@@ -24,9 +24,9 @@ pub(crate) struct EvalArgs {
     /// Text to score: a .parquet with a column of texts, or a .txt.
     #[arg(short = 'd', long, value_name = "FILE")]
     pub(crate) data: PathBuf,
-    /// Column of the .parquet that holds the texts.
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    pub(crate) column: String,
+    /// Column of the .parquet that holds the texts, if it is not `text`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) column: Option<String>,
     /// Directory of a model with the same tokens to compare with: mean KL divergence and top-1 agreement.
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,
@@ -59,7 +59,7 @@ fn parse_windows(text: &str) -> Result<usize, String> {
 }
 
 pub(crate) fn run(args: &EvalArgs, global: &GlobalArgs) -> anyhow::Result<()> {
-    let tokens = text_tokens(&args.model, &args.data, Some(&args.column))?;
+    let tokens = text_tokens(&args.model, &args.data, args.column.as_deref())?;
     let device = global.open_device()?;
     let options = EvalOptions {
         context: args.context,

@@ -47,7 +47,7 @@ fn a_text_file_as_text() {
     fs::write(&file, "The little fox was on a train, and the fox was on a train.").unwrap();
     let output = eval(&["-d", file.to_str().unwrap()], 0);
     assert!(stdout(&output).starts_with("perplexity       "), "{}", stdout(&output));
-    assert!(stdout(&output).contains("windows: 1 of 15"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("windows: 1 of 16"), "{}", stdout(&output));
     assert!(!stdout(&output).contains("KL divergence"), "{}", stdout(&output));
 }
 
