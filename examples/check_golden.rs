@@ -31,10 +31,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut failed = false;
     for (name, case) in golden.as_object().ok_or("the recording is no object")? {
         let ids: Vec<u32> = numbers(&case["ids"]).iter().map(|&id| id as u32).collect();
-        let rows: Vec<Row> = ids.iter().zip(0..).map(|(&token, position)| Row { token, slot: 0, position }).collect();
+        let rows: Vec<Row> =
+            ids.iter().zip(0..).map(|(&token, position)| Row { token, slot: 0, position }).collect();
         let mut scores = llama.forward(&rows, &[rows.len() - 1])?;
-        let first = if case["last_first16"].is_array() { &case["last_first16"] } else { &case["last_logits_first16"] };
-        let mut worst = numbers(first).iter().zip(&scores).fold(0.0f64, |worst, (a, &b)| worst.max((a - f64::from(b)).abs()));
+        let first = if case["last_first16"].is_array() {
+            &case["last_first16"]
+        } else {
+            &case["last_logits_first16"]
+        };
+        let mut worst = numbers(first)
+            .iter()
+            .zip(&scores)
+            .fold(0.0f64, |worst, (a, &b)| worst.max((a - f64::from(b)).abs()));
         for pair in case["last_top5"].as_array().into_iter().flatten() {
             let pair = numbers(pair);
             worst = worst.max((pair[1] - f64::from(scores[pair[0] as usize])).abs());

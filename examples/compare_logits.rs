@@ -35,7 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let view = recorded.get(&format!("logits.{length}"))?;
         let columns = view.shape.last().copied().unwrap_or(0);
         let reference = view.to_f32()?;
-        let rows: Vec<Row> = ids.iter().zip(0..).map(|(&token, position)| Row { token, slot: 0, position }).collect();
+        let rows: Vec<Row> =
+            ids.iter().zip(0..).map(|(&token, position)| Row { token, slot: 0, position }).collect();
         let found = llama.forward(&rows, &(0..rows.len()).collect::<Vec<_>>())?;
         let vocabulary = llama.config().vocab_size.min(columns);
         let pairs = found.chunks(llama.config().vocab_size).zip(reference.chunks(columns));

@@ -28,7 +28,7 @@ var<immediate> p: Params;
 @group(0) @binding(6) var<storage, read_write> decoded: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> sums: array<f32>;
 
-var<workgroup> done: array<vec4<f32>, 1024>; // errors of finished rows, [row][lane]
+var<workgroup> done: array<vec4<f32>, 960>; // errors of rows that others follow, [row][lane]
 var<workgroup> squares: array<f32, 8>;
 
 @compute @workgroup_size(8)
@@ -122,14 +122,24 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let d7 = decode(q7, scale);
         let e7 = (v7 - d7) / h.w;
         let out = first * fours + four;
-        codes[out + 0u * fours] = q0; errors[out + 0u * fours] = e0; done[(first + 0u) * 8u + lane] = e0;
-        codes[out + 1u * fours] = q1; errors[out + 1u * fours] = e1; done[(first + 1u) * 8u + lane] = e1;
-        codes[out + 2u * fours] = q2; errors[out + 2u * fours] = e2; done[(first + 2u) * 8u + lane] = e2;
-        codes[out + 3u * fours] = q3; errors[out + 3u * fours] = e3; done[(first + 3u) * 8u + lane] = e3;
-        codes[out + 4u * fours] = q4; errors[out + 4u * fours] = e4; done[(first + 4u) * 8u + lane] = e4;
-        codes[out + 5u * fours] = q5; errors[out + 5u * fours] = e5; done[(first + 5u) * 8u + lane] = e5;
-        codes[out + 6u * fours] = q6; errors[out + 6u * fours] = e6; done[(first + 6u) * 8u + lane] = e6;
-        codes[out + 7u * fours] = q7; errors[out + 7u * fours] = e7; done[(first + 7u) * 8u + lane] = e7;
+        codes[out + 0u * fours] = q0; errors[out + 0u * fours] = e0;
+        codes[out + 1u * fours] = q1; errors[out + 1u * fours] = e1;
+        codes[out + 2u * fours] = q2; errors[out + 2u * fours] = e2;
+        codes[out + 3u * fours] = q3; errors[out + 3u * fours] = e3;
+        codes[out + 4u * fours] = q4; errors[out + 4u * fours] = e4;
+        codes[out + 5u * fours] = q5; errors[out + 5u * fours] = e5;
+        codes[out + 6u * fours] = q6; errors[out + 6u * fours] = e6;
+        codes[out + 7u * fours] = q7; errors[out + 7u * fours] = e7;
+        if (first + 8u < p.rows) {
+            done[(first + 0u) * 8u + lane] = e0;
+            done[(first + 1u) * 8u + lane] = e1;
+            done[(first + 2u) * 8u + lane] = e2;
+            done[(first + 3u) * 8u + lane] = e3;
+            done[(first + 4u) * 8u + lane] = e4;
+            done[(first + 5u) * 8u + lane] = e5;
+            done[(first + 6u) * 8u + lane] = e6;
+            done[(first + 7u) * 8u + lane] = e7;
+        }
         square += ((e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3)) + ((e4 * e4 + e5 * e5) + (e6 * e6 + e7 * e7));
         let to = (four * 4u * p.k + p.first + first) / 8u;
         decoded[to + 0u * (p.k / 8u)] = vec4<u32>(pack_halves(d0.x, d1.x), pack_halves(d2.x, d3.x),

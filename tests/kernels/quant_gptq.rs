@@ -1,3 +1,5 @@
+//! Whole linears through the quantizer, against the oracle and against ExLlamaV2; Hessians; refusals.
+
 use std::path::Path;
 
 use exlay::gpu::{CommandList, Device, DeviceOptions};

@@ -1,3 +1,5 @@
+//! The product over rows in all its windows and flags.
+
 use exlay::gpu::{CommandList, Device};
 use exlay::ops::Tensor;
 use exlay::ops::matmul_tn::{Product, Window, matmul_tn};

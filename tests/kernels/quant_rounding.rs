@@ -1,3 +1,5 @@
+//! Rounding with error feedback inside a group, and packing.
+
 use exlay::gpu::{CommandList, Device};
 use exlay::ops::Tensor;
 use exlay::ops::gptq_group::{Rounded, gptq_group};

@@ -1,3 +1,5 @@
+//! The search for the scales of a group.
+
 use exlay::gpu::{CommandList, Device};
 use exlay::ops::Tensor;
 use exlay::ops::scale_search::{GroupRows, ScaleSearch, column_max, scale_error, scale_pick};

@@ -1,3 +1,5 @@
+//! Scalar products, gathered rows, the check of a packed matrix, matrices cut by rows.
+
 use exlay::gpu::CommandList;
 use exlay::ops::dot::{MOST_PARTS, dot};
 use exlay::ops::gather_rows::gather_rows;
