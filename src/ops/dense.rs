@@ -18,7 +18,7 @@ pub struct Slab {
     pub rows: usize,
     /// The memory.
     pub buffer: Buffer,
-    /// Single-precision bias [rows].
+    /// Single-precision bias `[rows]`.
     pub bias: Option<Buffer>,
 }
 

@@ -112,7 +112,7 @@ impl Attention {
         splits(self.rows.len(), self.pages_per_slot * PAGE).0
     }
 
-    /// Keys or values of a slot, [kv_heads][positions up to `position`][dim], out of the cache.
+    /// Keys or values of a slot, `[kv_heads][position + 1][dim]`, out of the cache.
     fn gather(&self, cache: &[f32], pages: &[u32], slot: usize, position: usize) -> Vec<f32> {
         let mut gathered = Vec::with_capacity(self.kv_heads * (position + 1) * self.dim);
         for head in 0..self.kv_heads {

@@ -174,7 +174,7 @@ impl Group {
         Ok(comparison)
     }
 
-    /// Codes of the scales, [columns], as the device's own bases and its largest give them, and the scales.
+    /// Codes of the scales, `[columns]`, as the device's own bases and its largest give them, and the scales.
     fn scales(&self, device: &Device, search: &ScaleSearch) -> Result<(Vec<u8>, Vec<f16>)> {
         let base: Vec<f32> = device.read(&search.base, 0, self.columns)?;
         let picked: Vec<[u32; 4]> = device.read(&search.picked, 0, 2)?;

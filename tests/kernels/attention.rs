@@ -1,3 +1,5 @@
+//! Attention over a paged cache: splits, windows, idle rows, both element formats.
+
 use exlay::ops::cache::CachePrecision;
 use exlay::selftest::{Attention, Row};
 

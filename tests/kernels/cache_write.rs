@@ -1,3 +1,5 @@
+//! Keys and values into pages, in both element formats.
+
 use exlay::ops::cache::CachePrecision;
 use exlay::selftest::CacheWrite;
 

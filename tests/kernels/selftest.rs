@@ -1,3 +1,5 @@
+//! The selftest itself: it covers every kernel, notices faults and calls nothing passed that it skipped.
+
 use std::collections::BTreeSet;
 
 use exlay::gpu::{DeviceOptions, Tier, kernel_stems};
