@@ -2,15 +2,55 @@
 
 use anyhow::bail;
 use clap::Args;
+use exlay::gpu::{Device, DeviceOptions, Tier};
+use exlay::selftest::{self, Outcome, Shapes, Verdict};
 use serde::Serialize;
 
-use super::output::{Align, Table};
+use super::GlobalArgs;
+use super::output::{self, Align, Table};
+use super::progress::Progress;
 
 /// Check each kernel against its CPU oracle on this adapter, at real shapes too.
 ///
-/// Exit code 1 if a kernel fails. A case for which the device has too little memory is skipped and says so.
+/// All tiers that the adapter has are checked, or only that of --tier. Exit code 1 if a kernel fails. A case for which
+/// the device has too little memory is skipped and says so.
 #[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct SelftestArgs {}
+pub(crate) struct SelftestArgs {
+    /// Leave out the shapes of large models, which take minutes without a graphics card.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+/// # Errors
+/// Without an adapter, when a kernel failed, or as the driver reports.
+pub(crate) fn run(args: SelftestArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    let adapter = exlay::gpu::select(global.adapter.as_deref())?;
+    let best = adapter.capabilities().tier();
+    let tiers = match global.tier {
+        Some(tier) => vec![tier],
+        None => Tier::ALL.into_iter().filter(|&tier| tier <= best).collect(),
+    };
+    let shapes: &[Shapes] = if args.quick { &[Shapes::Small] } else { &[Shapes::Small, Shapes::Real] };
+    let mut kernels = Vec::new();
+    for &tier in &tiers {
+        let options = DeviceOptions {
+            tier: Some(tier),
+            checked: global.checked,
+            memory_limit: global.vram,
+            ..DeviceOptions::default()
+        };
+        let device = Device::open(&adapter, options)?;
+        for &shapes in shapes {
+            let count = selftest::cases(shapes).len() as u64;
+            let mut progress = Progress::start(&format!("checking {tier}"), count);
+            let outcomes = selftest::run(&device, shapes, &mut |_| progress.advance(1))?;
+            kernels.extend(outcomes.iter().map(KernelReport::from));
+        }
+    }
+    let report = SelftestReport { kernels, adapter: adapter.name().to_string() };
+    output::print(&if global.json { output::json(&report)? } else { report.to_string() })?;
+    report.verdict()
+}
 
 /// All checks.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +73,22 @@ pub(crate) struct KernelReport {
     pub(crate) bound: Option<f64>,
     /// `passed`, `failed`, or `skipped: needs N bytes`.
     pub(crate) verdict: String,
+}
+
+impl From<&Outcome> for KernelReport {
+    fn from(outcome: &Outcome) -> Self {
+        let skipped = matches!(outcome.verdict, Verdict::Skipped { .. });
+        // JSON has no infinity: a value that is not a number, or is missing, exceeds every bound by far.
+        let error = outcome.worst_error.min(f64::MAX);
+        Self {
+            kernel: outcome.kernel.clone(),
+            tier: outcome.tier.clone(),
+            shape: outcome.shape.clone(),
+            worst_error: (!skipped).then_some(error),
+            bound: (!skipped).then_some(outcome.bound),
+            verdict: outcome.verdict.to_string(),
+        }
+    }
 }
 
 /// The verdict of a case within its bound.

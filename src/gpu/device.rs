@@ -185,9 +185,9 @@ impl Device {
             return Err(out_of_memory(limit.saturating_sub(held - bytes)));
         }
         let Some(raw) = self.try_buffer(label, bytes)? else {
-            let mut fits = bytes / 2 & !3;
+            let mut fits = (bytes / 2) & !3;
             while fits >= 1 << 20 && self.try_buffer("trial", fits)?.is_none() {
-                fits = fits / 2 & !3;
+                fits = (fits / 2) & !3;
             }
             return Err(out_of_memory(fits));
         };
@@ -211,7 +211,7 @@ impl Device {
     /// [`Error::Shape`] when it does not fit, [`Error::Device`] from the driver.
     pub fn write<T: bytemuck::NoUninit>(&self, buffer: &Buffer, offset: u64, data: &[T]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(data);
-        if offset % 4 != 0 || offset + bytes.len() as u64 > buffer.bytes() {
+        if !offset.is_multiple_of(4) || offset + bytes.len() as u64 > buffer.bytes() {
             let message =
                 format!("{} bytes at {offset} into `{}` of {}", bytes.len(), buffer.label(), buffer.bytes());
             return Err(Error::shape("upload", message));
@@ -245,7 +245,7 @@ impl Device {
         count: usize,
     ) -> Result<Vec<T>> {
         let bytes = (count * size_of::<T>()) as u64;
-        if offset % 4 != 0 || offset + bytes > buffer.bytes() {
+        if !offset.is_multiple_of(4) || offset + bytes > buffer.bytes() {
             let message = format!("{bytes} bytes at {offset} of `{}` of {}", buffer.label(), buffer.bytes());
             return Err(Error::shape("readback", message));
         }

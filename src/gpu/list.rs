@@ -122,7 +122,7 @@ impl CommandList {
         bytes: u64,
     ) -> Result<()> {
         let outside = from_offset + bytes > from.bytes() || to_offset + bytes > to.bytes();
-        if outside || from.is(to) || (from_offset | to_offset | bytes) % 4 != 0 {
+        if outside || from.is(to) || !(from_offset | to_offset | bytes).is_multiple_of(4) {
             let message = format!("{bytes} bytes from `{}` to `{}`", from.label(), to.label());
             return Err(Error::shape("copy", message));
         }

@@ -141,7 +141,7 @@ impl LinearGroup {
         self.linears[index] = linear;
     }
 
-    /// Adds outputs[i] = x·W[i] for all linears; one gather of x for each order that occurs.
+    /// Adds `outputs[i]` = x·`W[i]` for all linears; one gather of x for each order that occurs.
     ///
     /// # Errors
     /// [`Error::Shape`] when a shape differs; as [`CommandList::dispatch`].

@@ -87,7 +87,7 @@ pub fn splits(rows: usize, context: usize) -> (usize, usize) {
     (context.div_ceil(length).max(1), length)
 }
 
-/// out[r] = softmax(q[r]·Kᵀ / √dim)·V over the positions that row r sees: its own and those before it in its slot, at
+/// `out[r] = softmax(q[r]·Kᵀ / √dim)·V` over the positions that row r sees: its own and those before it in its slot, at
 /// most `window` of them. q, out: [rows, heads · dim]; `partial` has room for rows · heads · splits · (dim + 2) values.
 /// Rows not in use keep what `out` holds.
 ///

@@ -39,9 +39,9 @@ pub struct RowState {
 /// Keys and values of one layer, with the table that finds a slot's pages.
 #[derive(Clone)]
 pub struct PagedCache {
-    /// [page][kv_head][PAGE][dim] in this cache's precision.
+    /// `[page][kv_head][PAGE][dim]` in this cache's precision.
     pub keys: Buffer,
-    /// [page][kv_head][PAGE][dim] in this cache's precision.
+    /// `[page][kv_head][PAGE][dim]` in this cache's precision.
     pub values: Buffer,
     /// u32 [slots, pages_per_slot].
     pub pages: Buffer,

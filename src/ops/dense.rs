@@ -7,6 +7,9 @@ use half::f16;
 use crate::gpu::{Buffer, Device};
 use crate::{Error, Result};
 
+/// Rows of a slab are a multiple of this where a binding holds so many, as matrix units want them.
+const SLAB_ROWS: usize = 16;
+
 /// Whole rows of a [`DenseMatrix`] in one buffer, halves in pairs.
 pub struct Slab {
     /// Number of the first row.
@@ -15,7 +18,7 @@ pub struct Slab {
     pub rows: usize,
     /// The memory.
     pub buffer: Buffer,
-    /// Single-precision bias [rows].
+    /// Single-precision bias `[rows]`.
     pub bias: Option<Buffer>,
 }
 
@@ -41,7 +44,8 @@ impl DenseMatrix {
     ) -> Result<Self> {
         let row_bytes = 2 * k as u64;
         let most = (device.max_slab_bytes() / row_bytes.max(1)) as usize;
-        if k % 2 != 0 || most == 0 || n == 0 {
+        let most = if most < SLAB_ROWS { most } else { most / SLAB_ROWS * SLAB_ROWS };
+        if !k.is_multiple_of(2) || most == 0 || n == 0 {
             return Err(Error::shape(
                 label,
                 format!("[{n}, {k}]: k must be even and a row fit into a binding"),

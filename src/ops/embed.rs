@@ -16,7 +16,7 @@ pub(super) fn variant() -> Variant {
     Variant::new("embed").constant("WG", ELEMENTWISE)
 }
 
-/// out[r, :] = table[tokens[r], :] for the first `rows` of `tokens` (u32, below the table's rows).
+/// `out[r, :] = table[tokens[r], :]` for the first `rows` of `tokens` (u32, below the table's rows).
 ///
 /// # Errors
 /// [`Error::Shape`] when the buffers are too small; as [`CommandList::dispatch`].

@@ -80,8 +80,13 @@ pub fn matmul(
     x.expect("matmul", rows, weights.k())?;
     y.expect("matmul", rows, weights.n())?;
     for slab in weights.slabs() {
-        let columns =
-            Columns { first: slab.first, count: slab.rows, halves: &slab.buffer, bias: slab.bias.as_ref() };
+        let columns = Columns {
+            first: slab.first,
+            count: slab.rows,
+            total: weights.n(),
+            halves: &slab.buffer,
+            bias: slab.bias.as_ref(),
+        };
         product(list, x, weights.k(), columns, y, rows, store)?;
     }
     Ok(())
@@ -91,6 +96,8 @@ pub fn matmul(
 pub(super) struct Columns<'a> {
     pub(super) first: usize,
     pub(super) count: usize,
+    /// Outputs of the whole matrix, so that all of its slabs take the same kernel.
+    pub(super) total: usize,
     pub(super) halves: &'a Buffer,
     pub(super) bias: Option<&'a Buffer>,
 }
@@ -119,7 +126,9 @@ pub(super) fn product(
         (gemv_variant(capabilities), flat_grid(&device, (rows * columns.count) as u64))
     } else {
         match (capabilities.cooperative, capabilities.subgroup) {
-            (Some(edge), Some((_, lanes))) if (k | columns.count) % edge as usize == 0 => {
+            (Some(edge), Some((_, lanes)))
+                if (k | columns.count | columns.total).is_multiple_of(edge as usize) =>
+            {
                 let tile = 4 * edge as usize;
                 let grid = [columns.count.div_ceil(tile) as u32, rows.div_ceil(tile) as u32, 1];
                 (coop_variant(edge, lanes), grid)

@@ -15,7 +15,7 @@ pub(super) fn variant() -> Variant {
     Variant::new("permute").constant("WG", ELEMENTWISE)
 }
 
-/// out[r, i] = x[r, order[i]] over the first `rows` rows.
+/// `out[r, i] = x[r, order[i]]` over the first `rows` rows.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].

@@ -44,7 +44,7 @@ pub struct QuantSlab {
     pub words: Buffer,
     /// Scale codes [groups, columns / 8].
     pub scales: Buffer,
-    /// Single-precision bias [columns].
+    /// Single-precision bias `[columns]`.
     pub bias: Option<Buffer>,
 }
 
@@ -158,7 +158,7 @@ impl QuantMatrix {
         Ok(file_words(words, &self.layout))
     }
 
-    /// Group maxima rounded to half and divided by 256, as single precision [groups].
+    /// Group maxima rounded to half and divided by 256, as single precision `[groups]`.
     pub fn maxima(&self) -> &Buffer {
         &self.maxima
     }

@@ -29,7 +29,8 @@ pub fn quant_matmul(
         for slab in weights.slabs() {
             dequantize(list, weights, slab, scratch)?;
             let count = slab.columns.min(weights.n() - slab.first);
-            let columns = Columns { first: slab.first, count, halves: scratch, bias: slab.bias.as_ref() };
+            let (total, bias) = (weights.n(), slab.bias.as_ref());
+            let columns = Columns { first: slab.first, count, total, halves: scratch, bias };
             product(list, x, weights.k(), columns, y, rows, store)?;
         }
         return Ok(());

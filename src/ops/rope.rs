@@ -53,7 +53,7 @@ pub fn rope(
     table: &RopeTable,
     rows: usize,
 ) -> Result<()> {
-    if x.cols() % table.dim != 0 || x.rows() < rows || positions.bytes() < 4 * rows as u64 {
+    if !x.cols().is_multiple_of(table.dim) || x.rows() < rows || positions.bytes() < 4 * rows as u64 {
         let message = format!("{rows} rows of [{}, {}] with heads of {}", x.rows(), x.cols(), table.dim);
         return Err(Error::shape("rope", message));
     }

@@ -26,7 +26,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the length is not rows · cols; as [`Device::upload`].
     pub fn upload(device: &Device, label: &str, values: &[f32], cols: usize) -> Result<Self> {
-        if cols == 0 || values.len() % cols != 0 {
+        if cols == 0 || !values.len().is_multiple_of(cols) {
             return Err(Error::shape(label, format!("{} values in rows of {cols}", values.len())));
         }
         let buffer = device.upload(label, values)?;

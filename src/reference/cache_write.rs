@@ -1,7 +1,5 @@
 //! Oracle of storing keys or values in a paged cache.
 
-use half::f16;
-
 /// The sizes of a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry {
@@ -15,16 +13,16 @@ pub struct Geometry {
     pub pages_per_slot: usize,
 }
 
-/// Rounds `x` `[rows, kv_heads, dim]` to halves and stores row `r` at `positions[r]` of slot `slots[r]`; a row whose
-/// position is `u32::MAX` is left out. `pages`: `[slots, pages_per_slot]`, the page that holds a slot's positions
+/// Rounds `x` `[rows, kv_heads, dim]` and stores row `r` at `positions[r]` of slot `slots[r]`; a row whose position is
+/// `u32::MAX` is left out. `pages`: `[slots, pages_per_slot]`, the page that holds a slot's positions
 /// `page·j ..`; `cache`: `[page][kv_head][position in the page][dim]`.
-pub fn cache_write(
+pub fn cache_write<T>(
     x: &[f32],
-    positions: &[u32],
-    slots: &[u32],
+    round: impl Fn(f32) -> T,
+    (positions, slots): (&[u32], &[u32]),
     pages: &[u32],
     geometry: Geometry,
-    cache: &mut [f16],
+    cache: &mut [T],
 ) {
     let Geometry { page, kv_heads, dim, pages_per_slot } = geometry;
     for (row, (&position, &slot)) in positions.iter().zip(slots).enumerate() {
@@ -36,7 +34,7 @@ pub fn cache_write(
         for head in 0..kv_heads {
             for i in 0..dim {
                 let to = ((found * kv_heads + head) * page + at % page) * dim + i;
-                cache[to] = f16::from_f32(x[(row * kv_heads + head) * dim + i]);
+                cache[to] = round(x[(row * kv_heads + head) * dim + i]);
             }
         }
     }

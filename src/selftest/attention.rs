@@ -37,6 +37,8 @@ pub struct Attention {
     pub dim: usize,
     /// Positions that a row sees at most.
     pub window: Option<usize>,
+    /// Element format of the cache.
+    pub precision: CachePrecision,
 }
 
 fn at(slot: usize, position: usize) -> Row {
@@ -56,6 +58,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
                 kv_heads: 2,
                 dim: 64,
                 window: Some(100),
+                precision: CachePrecision::Half,
             },
             // Few rows, several splits.
             Attention {
@@ -66,6 +69,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
                 kv_heads: 2,
                 dim: 64,
                 window: None,
+                precision: CachePrecision::Single,
             },
         ],
         Shapes::Real => vec![
@@ -77,6 +81,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
                 kv_heads: 2,
                 dim: 128,
                 window: None,
+                precision: CachePrecision::Half,
             },
             Attention {
                 rows: vec![at(0, 16383), at(0, 8191), at(0, 4096)],
@@ -86,6 +91,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
                 kv_heads: 4,
                 dim: 128,
                 window: Some(4096),
+                precision: CachePrecision::Half,
             },
             Attention {
                 rows: vec![at(0, 16382)],
@@ -95,6 +101,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
                 kv_heads: 4,
                 dim: 128,
                 window: None,
+                precision: CachePrecision::Half,
             },
         ],
     })
@@ -105,8 +112,8 @@ impl Attention {
         splits(self.rows.len(), self.pages_per_slot * PAGE).0
     }
 
-    /// Keys or values of a slot, [kv_heads][positions up to `position`][dim], out of the cache.
-    fn gather(&self, cache: &[f16], pages: &[u32], slot: usize, position: usize) -> Vec<f16> {
+    /// Keys or values of a slot, `[kv_heads][position + 1][dim]`, out of the cache.
+    fn gather(&self, cache: &[f32], pages: &[u32], slot: usize, position: usize) -> Vec<f32> {
         let mut gathered = Vec::with_capacity(self.kv_heads * (position + 1) * self.dim);
         for head in 0..self.kv_heads {
             for at in 0..=position {
@@ -119,7 +126,7 @@ impl Attention {
     }
 
     /// Expected values and bounds of a row, [heads, dim].
-    fn expected(&self, q: &[f32], keys: &[f16], values: &[f16], position: usize) -> Vec<(f64, f64)> {
+    fn expected(&self, q: &[f32], keys: &[f32], values: &[f32], position: usize) -> Vec<(f64, f64)> {
         let &Self { heads, kv_heads, dim, window, .. } = self;
         let wanted = reference::attention::attention(q, keys, values, heads, kv_heads, position, window);
         let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
@@ -133,7 +140,7 @@ impl Attention {
             let mut magnitudes = vec![0.0; dim];
             for (weight, value) in weights.iter().zip(values[seen].chunks_exact(dim)) {
                 for (magnitude, value) in magnitudes.iter_mut().zip(value) {
-                    *magnitude += weight * value.to_f64().abs();
+                    *magnitude += weight * f64::from(*value).abs();
                 }
             }
             for (&wanted, magnitude) in wanted[head * dim..].iter().zip(magnitudes) {
@@ -145,7 +152,7 @@ impl Attention {
 
     /// Bound of an output's error as a part of Σ p·|v| + |Σ p·v|: by how much the weights may be off, relatively, and
     /// the sums.
-    fn relative_bound(&self, query: &[f32], keys: &[f16]) -> f64 {
+    fn relative_bound(&self, query: &[f32], keys: &[f32]) -> f64 {
         let dim = self.dim;
         let root = (dim as f64).sqrt();
         let (mut magnitude, mut least, mut largest) = (0.0_f64, f64::INFINITY, f64::NEG_INFINITY);
@@ -171,7 +178,7 @@ impl Attention {
 }
 
 /// Softmax of the scores of a query over keys [positions, dim].
-fn softmax_weights(query: &[f32], keys: &[f16]) -> Vec<f64> {
+fn softmax_weights(query: &[f32], keys: &[f32]) -> Vec<f64> {
     let root = (query.len() as f64).sqrt();
     let scores: Vec<f64> =
         keys.chunks_exact(query.len()).map(|key| reference::matmul::element(query, key) / root).collect();
@@ -189,32 +196,46 @@ impl Case for Attention {
     }
 
     fn shape(&self) -> String {
-        let Self { rows, slots, pages_per_slot, heads, kv_heads, dim, window } = self;
+        let Self { rows, slots, pages_per_slot, heads, kv_heads, dim, window, precision } = self;
         let window = window.map_or(String::new(), |window| format!(", window {window}"));
         format!(
-            "{} x {heads}/{kv_heads} heads of {dim}, {slots} x {} positions, {} splits{window}",
+            "{} x {heads}/{kv_heads} heads of {dim}, {slots} x {} positions of {} bits, {} splits{window}",
             rows.len(),
             pages_per_slot * PAGE,
+            8 * precision.bytes(),
             self.splits()
         )
     }
 
     fn bytes(&self) -> u64 {
-        let cache = 4 * (self.slots * self.pages_per_slot + 1) * PAGE * self.kv_heads * self.dim;
+        let positions = (self.slots * self.pages_per_slot + 1) * PAGE;
+        let cache = 2 * self.precision.bytes() * positions * self.kv_heads * self.dim;
         let row = self.heads * (2 * self.dim + self.splits() * (self.dim + 2));
         (cache + 4 * (self.rows.len() + 1) * row) as u64
     }
 
     fn run(&self, device: &Device, seed: u64, fault: Fault) -> Result<Comparison> {
-        let &Self { slots, pages_per_slot, heads, kv_heads, dim, window, .. } = self;
+        let &Self { slots, pages_per_slot, heads, kv_heads, dim, window, precision, .. } = self;
         let (rows, cols) = (self.rows.len(), heads * dim);
         let pages = Random::new(seed, "pages").permutation(slots * pages_per_slot + 1);
         let pages = &pages[..slots * pages_per_slot];
-        let halves = |name: &str| -> Vec<f16> {
+        let numbers = |name: &str| -> Vec<f32> {
             let values = Random::new(seed, name).values((pages.len() + 1) * PAGE * kv_heads * dim);
-            values.into_par_iter().map(f16::from_f32).collect()
+            match precision {
+                CachePrecision::Half => {
+                    values.into_par_iter().map(|value| f16::from_f32(value).to_f32()).collect()
+                }
+                CachePrecision::Single => values,
+            }
         };
-        let (keys, values) = (halves("keys"), halves("values"));
+        let upload = |name: &str, values: &[f32]| match precision {
+            CachePrecision::Half => {
+                let halves: Vec<f16> = values.par_iter().map(|&value| f16::from_f32(value)).collect();
+                device.upload(name, &halves)
+            }
+            CachePrecision::Single => device.upload(name, values),
+        };
+        let (keys, values) = (numbers("keys"), numbers("values"));
         // 0.3 keeps the largest of a few hundred weights near a tenth.
         let q: Vec<f32> =
             Random::new(seed, "q").values(rows * cols).into_iter().map(|value| 0.3 * value).collect();
@@ -227,12 +248,12 @@ impl Case for Attention {
             let most = (0..weights.len()).max_by(|&a, &b| weights[a].total_cmp(&weights[b])).unwrap_or(0);
             let page = pages[slot * pages_per_slot + (first + most) / PAGE] as usize;
             let at = (page * kv_heads * PAGE + (first + most) % PAGE) * dim;
-            uploaded[at] = f16::from_f32(uploaded[at].to_f32() + 1.0);
+            uploaded[at] += 1.0;
         }
         let cache = PagedCache {
-            precision: CachePrecision::Half,
-            keys: device.upload("keys", &keys)?,
-            values: device.upload("values", &uploaded)?,
+            precision,
+            keys: upload("keys", &keys)?,
+            values: upload("values", &uploaded)?,
             pages: device.upload("pages", pages)?,
             pages_per_slot,
             kv_heads,

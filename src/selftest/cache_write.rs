@@ -22,14 +22,18 @@ pub struct CacheWrite {
     pub kv_heads: usize,
     /// Values in a head, a multiple of 8.
     pub dim: usize,
+    /// Element format of the cache.
+    pub precision: CachePrecision,
 }
 
 pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
-    boxed(match shapes {
-        Shapes::Small => vec![CacheWrite { rows: 11, slots: 3, pages_per_slot: 2, kv_heads: 2, dim: 24 }],
+    let (rows, slots, pages_per_slot, kv_heads, dim) = match shapes {
+        Shapes::Small => (11, 3, 2, 2, 24),
         // More than 65535 workgroups of 64 pairs: a folded grid.
-        Shapes::Real => vec![CacheWrite { rows: 8200, slots: 4, pages_per_slot: 9, kv_heads: 8, dim: 128 }],
-    })
+        Shapes::Real => (8200, 4, 9, 8, 128),
+    };
+    let precisions = [CachePrecision::Half, CachePrecision::Single];
+    boxed(precisions.map(|precision| CacheWrite { rows, slots, pages_per_slot, kv_heads, dim, precision }))
 }
 
 impl Case for CacheWrite {
@@ -38,17 +42,21 @@ impl Case for CacheWrite {
     }
 
     fn shape(&self) -> String {
-        let &Self { rows, slots, pages_per_slot, kv_heads, dim } = self;
-        format!("{rows} x {kv_heads} heads of {dim}, {slots} slots of {pages_per_slot} pages")
+        let &Self { rows, slots, pages_per_slot, kv_heads, dim, precision } = self;
+        format!(
+            "{rows} x {kv_heads} heads of {dim}, {slots} slots of {pages_per_slot} pages of {} bits",
+            8 * precision.bytes()
+        )
     }
 
     fn bytes(&self) -> u64 {
         let row = self.kv_heads * self.dim;
-        (8 * self.rows * row + 4 * (self.slots * self.pages_per_slot + 1) * PAGE * row) as u64
+        let positions = (self.slots * self.pages_per_slot + 1) * PAGE;
+        (8 * self.rows * row + 2 * self.precision.bytes() * positions * row) as u64
     }
 
     fn run(&self, device: &Device, seed: u64, fault: Fault) -> Result<Comparison> {
-        let &Self { rows, slots, pages_per_slot, kv_heads, dim } = self;
+        let &Self { rows, slots, pages_per_slot, kv_heads, dim, precision } = self;
         let cols = kv_heads * dim;
         let pages = Random::new(seed, "pages").permutation(slots * pages_per_slot + 1);
         let pages = &pages[..slots * pages_per_slot];
@@ -64,15 +72,24 @@ impl Case for CacheWrite {
             *value = special;
         }
 
-        let poison = [POISON as u16, (POISON >> 16) as u16].map(f16::from_bits);
-        let empty: Vec<f16> = poison.into_iter().cycle().take((pages.len() + 1) * PAGE * cols).collect();
-        let write = |x: &[f32]| {
+        let geometry = reference::cache_write::Geometry { page: PAGE, kv_heads, dim, pages_per_slot };
+        let words = (pages.len() + 1) * PAGE * cols * precision.bytes() / 4;
+        let empty = vec![POISON; words];
+        let expected = [&k, &v].map(|x| {
             let mut cache = empty.clone();
-            let geometry = reference::cache_write::Geometry { page: PAGE, kv_heads, dim, pages_per_slot };
-            reference::cache_write::cache_write(x, &positions, &row_slots, pages, geometry, &mut cache);
+            let rows = (positions.as_slice(), row_slots.as_slice());
+            match precision {
+                CachePrecision::Half => {
+                    let halves: &mut [f16] = bytemuck::cast_slice_mut(&mut cache);
+                    reference::cache_write::cache_write(x, f16::from_f32, rows, pages, geometry, halves);
+                }
+                CachePrecision::Single => {
+                    let singles: &mut [f32] = bytemuck::cast_slice_mut(&mut cache);
+                    reference::cache_write::cache_write(x, |value| value, rows, pages, geometry, singles);
+                }
+            }
             cache
-        };
-        let (expected_keys, expected_values) = (write(&k), write(&v));
+        });
         if fault == Fault::OneWrong {
             k[cols - 1] *= 1.01;
         }
@@ -84,7 +101,7 @@ impl Case for CacheWrite {
             slots: device.upload("slots", &row_slots)?,
         };
         let cache = PagedCache {
-            precision: CachePrecision::Half,
+            precision,
             keys: device.upload("keys", &empty)?,
             values: device.upload("values", &empty)?,
             pages: device.upload("pages", pages)?,
@@ -95,10 +112,20 @@ impl Case for CacheWrite {
         run_list(device, "cache_write", |list| cache_write(list, &k, &v, &state, &cache, rows))?;
 
         let mut comparison = Comparison::new();
-        for (buffer, expected) in [(&cache.keys, &expected_keys), (&cache.values, &expected_values)] {
-            let got: Vec<u16> = device.read(buffer, 0, expected.len())?;
-            for (&got, &expected) in got.iter().zip(expected) {
-                comparison.half(got, expected);
+        for (buffer, expected) in [&cache.keys, &cache.values].into_iter().zip(&expected) {
+            let got: Vec<u32> = device.read(buffer, 0, words)?;
+            match precision {
+                CachePrecision::Half => {
+                    let halves: &[f16] = bytemuck::cast_slice(expected);
+                    for (&got, &expected) in bytemuck::cast_slice(&got).iter().zip(halves) {
+                        comparison.half(got, expected);
+                    }
+                }
+                CachePrecision::Single => {
+                    for (&got, &expected) in got.iter().zip(expected) {
+                        comparison.exact(f32::from_bits(got), f32::from_bits(expected));
+                    }
+                }
             }
         }
         Ok(comparison)

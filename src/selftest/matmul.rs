@@ -51,7 +51,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
 
 /// True when the tiled product of this shape runs on matrix units.
 fn on_matrix_units(device: &Device, n: usize, k: usize) -> bool {
-    device.capabilities().cooperative.is_some_and(|edge| (n | k) % edge as usize == 0)
+    device.capabilities().cooperative.is_some_and(|edge| (n | k).is_multiple_of(edge as usize))
 }
 
 /// Bound of an output's error: `magnitude` is Σ |x·w| with what is added to it, `weight` is Σ |w|.

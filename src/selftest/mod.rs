@@ -9,9 +9,13 @@ mod cache_write;
 mod case;
 mod compare;
 mod dequantize;
+mod dot;
 mod embed;
+mod gather_rows;
+mod group;
 mod host_memory;
 mod matmul;
+mod matmul_tn;
 mod output;
 mod packed;
 mod permute;
@@ -20,14 +24,19 @@ mod random;
 mod rms_norm;
 mod rope;
 mod swiglu;
+mod weight_error;
 
 pub use attention::{Attention, Row};
 pub use cache_write::CacheWrite;
 pub use case::{Case, Fault, Shapes};
 pub use compare::Comparison;
 pub use dequantize::Dequantize;
+pub use dot::Dot;
 pub use embed::Embed;
+pub use gather_rows::GatherRows;
+pub use group::{Group, GroupStep};
 pub use matmul::Matmul;
+pub use matmul_tn::MatmulTn;
 pub use output::{POISON, poisoned, run_list};
 pub use packed::Packing;
 pub use permute::Permute;
@@ -36,6 +45,7 @@ pub use random::Random;
 pub use rms_norm::RmsNorm;
 pub use rope::Rope;
 pub use swiglu::Swiglu;
+pub use weight_error::WeightError;
 
 use crate::gpu::Device;
 use crate::{Error, Result};
@@ -120,6 +130,11 @@ pub fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     all.extend(cache_write::cases(shapes));
     all.extend(attention::cases(shapes));
     all.extend(swiglu::cases(shapes));
+    all.extend(matmul_tn::cases(shapes));
+    all.extend(gather_rows::cases(shapes));
+    all.extend(group::cases(shapes));
+    all.extend(weight_error::cases(shapes));
+    all.extend(dot::cases(shapes));
     all
 }
 

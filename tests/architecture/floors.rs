@@ -4,7 +4,7 @@ use crate::Source;
 use crate::code::{code_only, lines_naming, names_after};
 
 /// Each module of the library with those that it may use, in floor order.
-const FLOORS: [(&str, &[&str]); 9] = [
+const FLOORS: [(&str, &[&str]); 10] = [
     ("error", &[]),
     ("packing", &["error"]),
     ("gpu", &["error", "packing"]),
@@ -12,6 +12,7 @@ const FLOORS: [(&str, &[&str]); 9] = [
     ("formats", &["error", "packing"]),
     ("model", &["error", "packing", "gpu", "ops", "formats"]),
     ("reference", &["error", "formats"]),
+    ("selftest", &["error", "packing", "gpu", "ops", "reference"]),
     ("generate", &["error", "packing", "gpu", "ops", "formats", "model"]),
     ("quant", &["error", "packing", "gpu", "ops", "formats", "model", "generate"]),
 ];

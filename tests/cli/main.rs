@@ -4,6 +4,7 @@ mod devices;
 mod eval;
 mod generate;
 mod inspect;
+mod selftest;
 
 use std::path::Path;
 use std::process::Output;

@@ -1,3 +1,6 @@
+//! Attention over a paged cache: splits, windows, idle rows, both element formats.
+
+use exlay::ops::cache::CachePrecision;
 use exlay::selftest::{Attention, Row};
 
 use crate::support::check;
@@ -20,6 +23,7 @@ fn few_rows_in_several_splits() {
             kv_heads,
             dim,
             window: None,
+            precision: CachePrecision::Half,
         });
     }
 }
@@ -36,6 +40,7 @@ fn windows() {
             kv_heads: 2,
             dim: 32,
             window: Some(window),
+            precision: CachePrecision::Half,
         });
     }
 }
@@ -52,6 +57,24 @@ fn many_rows_in_one_split() {
             kv_heads: 3,
             dim: 40,
             window: None,
+            precision: CachePrecision::Half,
+        });
+    }
+}
+
+/// Keys and values that are not rounded.
+#[test]
+fn a_cache_in_single_precision() {
+    for (heads, dim) in [(1, 8), (4, 24), (2, 136)] {
+        check(&Attention {
+            rows: vec![at(1, 257), IDLE, at(0, 511), at(1, 0)],
+            slots: 2,
+            pages_per_slot: 2,
+            heads,
+            kv_heads: 1,
+            dim,
+            window: Some(300),
+            precision: CachePrecision::Single,
         });
     }
 }

@@ -1,3 +1,5 @@
+//! Decoding of packed matrices, bit for bit.
+
 use std::path::Path;
 
 use exlay::formats::exl2::read_packed;

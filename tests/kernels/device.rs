@@ -1,3 +1,5 @@
+//! What a device promises: memory with its limits, transfers, errors that come back.
+
 use exlay::Error;
 use exlay::gpu::{DeviceOptions, Tier, Variant};
 

@@ -1,3 +1,5 @@
+//! Rows of an embedding table.
+
 use exlay::selftest::Embed;
 
 use crate::support::check;

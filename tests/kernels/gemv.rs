@@ -1,3 +1,5 @@
+//! Dense products of a few rows.
+
 use exlay::selftest::Matmul;
 
 use crate::support::check;

@@ -1,3 +1,5 @@
+//! What a list of dispatches refuses, and that it runs any number of times.
+
 use exlay::Error;
 use exlay::gpu::{CommandList, Device, DeviceOptions, Kernel, Tier, Variant, flat_grid};
 use exlay::ops::matmul::{Store, matmul};

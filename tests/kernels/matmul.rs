@@ -1,3 +1,5 @@
+//! Dense products of many rows, on matrix units where there are some.
+
 use exlay::gpu::Tier;
 use exlay::selftest::{Case, Matmul};
 

@@ -1,3 +1,5 @@
+//! Columns into packed order.
+
 use exlay::selftest::Permute;
 
 use crate::support::check;

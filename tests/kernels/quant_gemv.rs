@@ -1,3 +1,5 @@
+//! Products with packed matrices.
+
 use exlay::packing::WIDTHS;
 use exlay::selftest::{Packing, QuantMatmul};
 

@@ -1,3 +1,5 @@
+//! Root-mean-square norms.
+
 use exlay::selftest::RmsNorm;
 
 use crate::support::check;

@@ -1,3 +1,5 @@
+//! Rotary positions.
+
 use exlay::selftest::Rope;
 
 use crate::support::check;

@@ -1,9 +1,11 @@
+//! The selftest itself: it covers every kernel, notices faults and calls nothing passed that it skipped.
+
 use std::collections::BTreeSet;
 
-use exlay::gpu::{DeviceOptions, kernel_stems};
+use exlay::gpu::{DeviceOptions, Tier, kernel_stems};
 use exlay::selftest::{Fault, Lack, Matmul, Shapes, Verdict, cases, outcome, run};
 
-use crate::support::{devices, open, tiers};
+use crate::support::{adapter, check, devices, open, tiers};
 
 /// Every shader has a case, and all pass.
 #[test]
@@ -19,9 +21,19 @@ fn small_shapes_pass_and_cover_every_kernel() {
         }
     }
     for stem in kernel_stems() {
-        let unreachable = stem == "matmul_coop" && !tiers().contains(&exlay::gpu::Tier::Coop);
+        let unreachable = match stem {
+            "matmul_coop" => !tiers().contains(&Tier::Coop),
+            "matmul_tn_subgroup" => adapter().capabilities().subgroup != Some((8, 8)),
+            _ => false,
+        };
         assert!(covered.contains(stem) || unreachable, "no case runs `{stem}`");
     }
+}
+
+/// Each case notices a single wrong weight, in every tier.
+#[test]
+fn one_wrong_weight_is_a_failure() {
+    cases(Shapes::Small).iter().for_each(|case| check(&**case));
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Matrices cut into slabs give the bits of matrices in one piece.
 
 use exlay::gpu::{CommandList, Device, DeviceOptions, Tier};
-use exlay::ops::decode_bytes;
 use exlay::ops::matmul::{Store, matmul};
 use exlay::ops::quant_matmul::quant_matmul;
-use exlay::ops::{DenseMatrix, QuantMatrix, Tensor, embed};
+use exlay::ops::{DenseMatrix, QuantMatrix, Tensor, decode_bytes, embed};
 use exlay::packing::WIDTHS;
 use exlay::selftest::{Case, Embed, Fault, Matmul, Packing, QuantMatmul, Random, Verdict, outcome};
 

@@ -1,3 +1,5 @@
+//! The gated activation.
+
 use exlay::selftest::Swiglu;
 
 use crate::support::check;

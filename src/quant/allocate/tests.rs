@@ -1,3 +1,5 @@
+//! Tests of the allocator.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the job.
+
 use super::*;
 use crate::quant::atomic::{AtomicFile, write_atomic};
 use crate::quant::state_file::write_state;

@@ -1,3 +1,5 @@
+//! Tests of the measurement file.
+
 use super::super::options::BlockOptions;
 use super::*;
 
