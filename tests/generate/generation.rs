@@ -22,7 +22,7 @@ fn load(device: &Device, rows: usize, context: usize, embedding: Placement) -> L
         embedding,
         precision: CachePrecision::Half,
     };
-    Llama::load(device, &support::path(STORIES), options, &mut |_, _| {}).unwrap()
+    Llama::load(device, &support::path(STORIES), options, &mut |_, _| {}).expect("the model loads")
 }
 
 fn generate(model: &mut Llama, prompt: &[u32], settings: &Settings) -> exlay::Result<Text> {
@@ -40,11 +40,12 @@ fn generate(model: &mut Llama, prompt: &[u32], settings: &Settings) -> exlay::Re
 
 /// Prompt and greedy continuation of "The little fox" as transformers has them. Its margins are above 0.1 for 44 steps.
 fn fox() -> (Vec<u32>, Vec<u32>) {
-    let file = std::fs::read_to_string(support::path("tests/data/tiny-stories-golden.json")).unwrap();
-    let golden: serde_json::Value = serde_json::from_str(&file).unwrap();
+    let file =
+        std::fs::read_to_string(support::path("tests/data/tiny-stories-golden.json")).expect("the recording");
+    let golden: serde_json::Value = serde_json::from_str(&file).expect("a JSON object");
     let numbers = |key: &str| -> Vec<u32> {
-        let values = golden["The little fox"][key].as_array().unwrap();
-        values.iter().map(|id| id.as_u64().unwrap() as u32).collect()
+        let values = golden["The little fox"][key].as_array().expect("a list");
+        values.iter().map(|id| id.as_u64().expect("an id") as u32).collect()
     };
     (numbers("ids"), numbers("greedy"))
 }
