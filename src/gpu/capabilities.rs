@@ -141,7 +141,7 @@ mod tests {
         for tier in Tier::ALL {
             assert_eq!(all().limited_to(tier).tier(), tier);
         }
-        assert_eq!(all().limited_to(Tier::Plain).f16, false);
+        assert!(!all().limited_to(Tier::Plain).f16);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::stream::Stream;
 use crate::formats::config::LlamaConfig;
 use crate::formats::tokenizer::Tokenizer;
 use crate::gpu::Device;
-use crate::model::{Streamed, blocks};
+use crate::model::{Block, Streamed, blocks};
 use crate::{Error, Result};
 
 /// Hidden states are stored when so much time has passed since they last were.
@@ -143,6 +143,9 @@ pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Repo
     run.compile(reporter).map(Converted::Model)
 }
 
+/// Puts what earlier runs made of a block, given by its number, into it.
+type Change<'a> = &'a mut dyn FnMut(&Streamed, usize, &mut Block) -> Result<()>;
+
 /// One run of a job.
 struct Run<'a> {
     conversion: &'a Conversion,
@@ -208,7 +211,7 @@ impl<'a> Run<'a> {
         }
         if finished.len() < specs.len() {
             let mut stream = self.stream(self.conversion.measurement_rows)?;
-            self.catch_up(&mut stream, "measure-rows.state", finished.len(), &mut |_, _| Ok(()))?;
+            self.catch_up(&mut stream, "measure-rows.state", finished.len(), &mut |_, _, _| Ok(()))?;
             for (index, spec) in specs.iter().enumerate().skip(finished.len()) {
                 let started = Instant::now();
                 let mut block = self.model.block(index)?;
@@ -281,7 +284,7 @@ impl<'a> Run<'a> {
         let mut stream = self.stream(self.conversion.rows)?;
         let stored: Vec<PathBuf> =
             (0..done).map(|index| self.job.path(&block_name("block", index))).collect();
-        self.catch_up(&mut stream, "quantize-rows.state", done, &mut |model, (index, block)| {
+        self.catch_up(&mut stream, "quantize-rows.state", done, &mut |model, index, block| {
             let packed = read_block(&stored[index])?.ok_or_else(|| {
                 Error::file(&stored[index], "has gone; start the job anew with --no-resume")
             })?;
@@ -332,13 +335,7 @@ impl<'a> Run<'a> {
 
     /// Brings the rows from the last snapshot (or the embedding) to before block `to`; `change` puts what earlier runs
     /// made of a block into it.
-    fn catch_up(
-        &self,
-        stream: &mut Stream,
-        snapshot: &str,
-        to: usize,
-        change: &mut dyn FnMut(&Streamed, (usize, &mut crate::model::Block)) -> Result<()>,
-    ) -> Result<()> {
+    fn catch_up(&self, stream: &mut Stream, snapshot: &str, to: usize, change: Change<'_>) -> Result<()> {
         let fresh = stream.clone();
         let mut from = stream.restore(&self.job, snapshot)?;
         if from > to {
@@ -347,7 +344,7 @@ impl<'a> Run<'a> {
         }
         for index in from..to {
             let mut block = self.model.block(index)?;
-            change(&self.model, (index, &mut block))?;
+            change(&self.model, index, &mut block)?;
             stream.advance(&self.model, &block)?;
         }
         Ok(())
