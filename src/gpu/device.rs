@@ -237,21 +237,35 @@ impl Device {
     /// Waits for all earlier work and reads `count` values from a byte offset.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the range lies outside, [`Error::Device`] from the driver.
+    /// As [`Device::read_into`].
     pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
         &self,
         buffer: &Buffer,
         offset: u64,
         count: usize,
     ) -> Result<Vec<T>> {
-        let bytes = (count * size_of::<T>()) as u64;
-        if !offset.is_multiple_of(4) || offset + bytes > buffer.bytes() {
+        let mut values = vec![T::zeroed(); count];
+        self.read_into(buffer, offset, &mut values)?;
+        Ok(values)
+    }
+
+    /// Waits for all earlier work and fills `values` from a byte offset (a multiple of four).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the range lies outside, [`Error::Device`] from the driver.
+    pub fn read_into<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
+        &self,
+        buffer: &Buffer,
+        offset: u64,
+        values: &mut [T],
+    ) -> Result<()> {
+        let bytes = size_of_val(values) as u64;
+        if offset % 4 != 0 || offset + bytes > buffer.bytes() {
             let message = format!("{bytes} bytes at {offset} of `{}` of {}", buffer.label(), buffer.bytes());
             return Err(Error::shape("readback", message));
         }
-        let mut result = vec![T::zeroed(); count];
         if bytes == 0 {
-            return Ok(result);
+            return Ok(());
         }
         let staging_bytes = bytes.next_multiple_of(4);
         let staging = self.0.raw.create_buffer(&wgpu::BufferDescriptor {
@@ -269,8 +283,8 @@ impl Device {
         self.wait(buffer.label())?;
         let failed = |error: String| Error::Device { label: buffer.label().to_owned(), message: error };
         let view = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
-        bytemuck::cast_slice_mut::<T, u8>(&mut result).copy_from_slice(&view[..bytes as usize]);
-        Ok(result)
+        bytemuck::cast_slice_mut::<T, u8>(values).copy_from_slice(&view[..bytes as usize]);
+        Ok(())
     }
 
     /// Waits until the device has done everything submitted so far.

@@ -27,7 +27,7 @@ pub use linear::{Linear, LinearGroup};
 pub use llama::{Llama, LoadOptions, MemoryByPart};
 pub use pass::{Pass, Tap};
 pub use scratch::Scratch;
-pub use streamed::Streamed;
+pub use streamed::{Runner, RunnerTap, Streamed};
 pub use weights::{Block, load_norm};
 
 pub use crate::ops::cache::CachePrecision;

@@ -1,5 +1,6 @@
 //! A model run a block at a time, for models larger than the card: weights pass through, hidden states wait on the host.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::batch::{Batch, Row};
@@ -13,6 +14,7 @@ use super::weights::Block;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
 use crate::gpu::{CommandList, Device};
+use crate::ops::Tensor;
 use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result};
@@ -88,38 +90,10 @@ impl Streamed {
         Block::load(&self.device, &self.checkpoint, &specs[index], self.config.hidden_size)
     }
 
-    /// Runs one window (positions 0 ..) through a block, replacing `hidden` [tokens, hidden]; `tap` sees each group's
-    /// input of each chunk.
-    ///
-    /// # Errors
-    /// As the device reports.
-    pub fn run(
-        &self,
-        block: &Block,
-        hidden: &mut [f32],
-        tap: &mut dyn FnMut(&mut CommandList, usize, &crate::ops::Tensor, usize) -> Result<()>,
-    ) -> Result<()> {
-        let cols = self.config.hidden_size;
-        let context = self.cache.size().context;
-        for (index, chunk) in hidden.chunks_mut(self.scratch.rows() * cols).enumerate() {
-            let first = (index * self.scratch.rows()) as u32;
-            let rows = chunk.len() / cols;
-            let bucket = rows.next_power_of_two();
-            let state: Vec<Row> =
-                (0..rows as u32).map(|row| Row { token: 0, slot: 0, position: first + row }).collect();
-            self.batch.set(&state, bucket, self.config.vocab_size, 1, context)?;
-            self.scratch.hidden().write(chunk)?;
-            let mut list = CommandList::new(&self.device, block.spec().name.clone());
-            let state = self.batch.state();
-            let pass =
-                Pass { config: &self.config, scratch: &self.scratch, rope: &self.rope, state, rows: bucket };
-            pass.block(&mut list, block, self.cache.layer(0), &mut |list, group, input| {
-                tap(list, group, input, rows)
-            })?;
-            list.run()?;
-            chunk.copy_from_slice(&self.scratch.hidden().read(rows)?);
-        }
-        Ok(())
+    /// Something that runs windows through a block; `tap` sees each group's input and the rows of it that are in use,
+    /// once for each number of rows that occurs, and what it records is run with every window.
+    pub fn runner<'a>(&'a self, block: &'a Block, tap: RunnerTap<'a>) -> Runner<'a> {
+        Runner { model: self, block, tap, lists: HashMap::new() }
     }
 
     /// Logits [rows, vocabulary] of rows of hidden states, handed to `sink` slice by slice.
@@ -162,5 +136,52 @@ impl Streamed {
     /// As the file reports.
     pub fn check_embedding(&self) -> Result<()> {
         Embedding::load(&self.device, &self.checkpoint, &self.config, Placement::Host).map(|_| ())
+    }
+}
+
+/// Sees the input of a group (its number, the tensor, its rows in use) while a [`Runner`] prepares a list.
+pub type RunnerTap<'a> = &'a mut dyn FnMut(&mut CommandList, usize, &Tensor, usize) -> Result<()>;
+
+/// Runs windows through one block, replaying lists that are prepared once.
+pub struct Runner<'a> {
+    model: &'a Streamed,
+    block: &'a Block,
+    tap: RunnerTap<'a>,
+    lists: HashMap<usize, CommandList>,
+}
+
+impl Runner<'_> {
+    /// Runs one window (positions 0 ..) through the block, replacing `hidden` [tokens, hidden].
+    ///
+    /// # Errors
+    /// As the device and the tap report.
+    pub fn run(&mut self, hidden: &mut [f32]) -> Result<()> {
+        let Streamed { config, cache, scratch, batch, .. } = self.model;
+        let cols = config.hidden_size;
+        for (index, chunk) in hidden.chunks_mut(scratch.rows() * cols).enumerate() {
+            let first = (index * scratch.rows()) as u32;
+            let rows = chunk.len() / cols;
+            let state: Vec<Row> =
+                (0..rows as u32).map(|row| Row { token: 0, slot: 0, position: first + row }).collect();
+            batch.set(&state, rows.next_power_of_two(), config.vocab_size, 1, cache.size().context)?;
+            scratch.hidden().write(chunk)?;
+            if !self.lists.contains_key(&rows) {
+                let list = self.prepare(rows)?;
+                self.lists.insert(rows, list);
+            }
+            self.lists[&rows].run()?;
+            scratch.hidden().read_into(chunk)?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, rows: usize) -> Result<CommandList> {
+        let Streamed { config, device, cache, scratch, rope, batch, .. } = self.model;
+        let mut list = CommandList::new(device, self.block.spec().name.clone());
+        let pass = Pass { config, scratch, rope, state: batch.state(), rows: rows.next_power_of_two() };
+        pass.block(&mut list, self.block, cache.layer(0), &mut |list, group, input| {
+            (self.tap)(list, group, input, rows)
+        })?;
+        Ok(list)
     }
 }

@@ -73,6 +73,14 @@ impl Tensor {
         self.device().read(&self.buffer, 0, rows * self.cols)
     }
 
+    /// Waits and fills `values` from the first rows.
+    ///
+    /// # Errors
+    /// As [`Device::read_into`].
+    pub fn read_into(&self, values: &mut [f32]) -> Result<()> {
+        self.device().read_into(&self.buffer, 0, values)
+    }
+
     /// Replaces the first rows by `values`.
     ///
     /// # Errors

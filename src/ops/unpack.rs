@@ -1,12 +1,18 @@
 //! Text of `generated/unpack.wgsl`: 32 packed rows of one column to their 32 values, for each width.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use crate::packing::{BLOCK_ROWS, WIDTHS};
 
 /// WGSL that declares `codes: array<f32, 32>` and `unpack_block(bits, word, stride)`, which fills it with
 /// code − 2^(bits−1) from the words `words[word + i·stride]`, i < bits. Every shift is a constant.
-pub(super) fn text() -> String {
+pub(super) fn text() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(generate);
+    &TEXT
+}
+
+fn generate() -> String {
     let mut text = String::from("var<private> codes: array<f32, 32>;\n");
     for bits in WIDTHS {
         let _ = writeln!(text, "fn unpack_{bits}(word: u32, stride: u32) {{");

@@ -33,7 +33,11 @@ pub fn measure_block(
     let spec = block.spec().clone();
     let kind = BlockKind::from(spec.kind);
     let options = BlockOptions::of(kind);
-    let (hessians, reference) = stream.accumulate(model, block, 0..spec.groups.len())?;
+    let mut hessians = Vec::new();
+    let reference = stream.collect(|sink| {
+        hessians = stream.accumulate(model, block, 0..spec.groups.len(), sink)?;
+        Ok(())
+    })?;
     let mut candidates = Vec::new();
     for (group, hessian) in spec.groups.iter().zip(hessians) {
         let hessian = prepare(hessian, stream.rows().len(), reporter)?;
@@ -61,11 +65,7 @@ pub fn measure_block(
         }
         let rfn_error = match same {
             Some(same) => combinations[same].rfn_error,
-            None => {
-                let mut rows = stream.clone();
-                rows.advance(model, block)?;
-                rows.error_to(&reference)
-            }
+            None => stream.error_through(model, block, &reference)?,
         };
         let bits = options.total_bits(index, &shapes)?;
         let weights: usize = shapes.iter().map(|(k, n)| k * n).sum();

@@ -38,8 +38,16 @@ pub fn quantize_block(
     let mut recipes = chosen.iter();
     let mut reference = None;
     for (index, group) in spec.groups.iter().enumerate() {
-        let (hessians, outputs) = stream.accumulate(model, block, index..index + 1)?;
-        reference.get_or_insert(outputs);
+        let mut hessians = Vec::new();
+        if reference.is_none() {
+            // Nothing is replaced yet: this is what the unquantized block makes of the rows.
+            reference = Some(stream.collect(|sink| {
+                hessians = stream.accumulate(model, block, index..index + 1, sink)?;
+                Ok(())
+            })?);
+        } else {
+            hessians = stream.accumulate(model, block, index..index + 1, &mut |_, _| {})?;
+        }
         for hessian in hessians {
             let hessian = prepare(hessian, stream.rows().len(), reporter)?;
             let mut known = Vec::new();

@@ -1,7 +1,7 @@
 //! Hidden states of the calibration rows, on the host, on their way through the blocks.
 
 use crate::gpu::CommandList;
-use crate::model::{Block, GroupSpec, Streamed};
+use crate::model::{Block, GroupSpec, RunnerTap, Streamed};
 use crate::ops::Tensor;
 use crate::{Error, Result};
 
@@ -32,16 +32,19 @@ impl Stream {
     /// Replaces the rows by what `block` makes of them.
     ///
     /// # Errors
-    /// As [`Streamed::run`]; [`Error::Numerical`] when a value is not finite.
+    /// As [`crate::model::Runner::run`]; [`Error::Numerical`] when a value is not finite.
     pub fn advance(&mut self, model: &Streamed, block: &Block) -> Result<()> {
+        let mut tap = untapped;
+        let mut runner = model.runner(block, &mut tap);
         for row in &mut self.rows {
-            model.run(block, row, &mut |_, _, _, _| Ok(()))?;
+            runner.run(row)?;
             check_finite(row, &block.spec().name)?;
         }
         Ok(())
     }
 
-    /// Runs all rows through a block and sums XᵀX of the inputs of some groups; returns what the block makes of the rows.
+    /// Runs all rows through a block and sums XᵀX of the inputs of some groups; `sink` gets what the block makes of each
+    /// row, by its number.
     ///
     /// # Errors
     /// As [`Stream::advance`].
@@ -50,39 +53,70 @@ impl Stream {
         model: &Streamed,
         block: &Block,
         groups: std::ops::Range<usize>,
-    ) -> Result<(Vec<HessianAccumulator>, Self)> {
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Vec<HessianAccumulator>> {
         let hessians = groups
             .clone()
             .map(|group| {
-                HessianAccumulator::new(
-                    model.device(),
-                    group_name(&block.spec().groups[group]),
-                    group_inputs(&block.spec().groups[group]),
-                )
+                let spec = &block.spec().groups[group];
+                HessianAccumulator::new(model.device(), group_name(spec), group_inputs(spec))
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut outputs = self.clone();
-        for row in &mut outputs.rows {
-            model.run(block, row, &mut |list: &mut CommandList, group, input: &Tensor, rows| {
-                if !groups.contains(&group) {
-                    return Ok(());
-                }
-                hessians[group - groups.start].add(list, input, input, rows, None)
-            })?;
-            check_finite(row, &block.spec().name)?;
-        }
-        Ok((hessians, outputs))
+        let mut tap = |list: &mut CommandList, group: usize, input: &Tensor, rows: usize| {
+            if groups.contains(&group) {
+                hessians[group - groups.start].add(list, input, input, rows, None)?;
+            }
+            Ok(())
+        };
+        self.each(model, block, &mut tap, sink)?;
+        Ok(hessians)
     }
 
-    /// Mean over the rows of ‖x − y‖ / ‖y‖, y being the rows of `reference` (the block error of ExLlamaV2 0.3.2).
+    /// Mean over the rows of ‖x − y‖ / ‖y‖, x being what `block` makes of these rows and y the rows of `reference` (the
+    /// block error of ExLlamaV2 0.3.2).
+    ///
+    /// # Errors
+    /// As [`Stream::advance`].
+    pub fn error_through(&self, model: &Streamed, block: &Block, reference: &Self) -> Result<f64> {
+        let mut sum = 0.0;
+        self.each(model, block, &mut untapped, &mut |row, output| {
+            sum += relative_error(output, &reference.rows[row]);
+        })?;
+        Ok(sum / self.rows.len().max(1) as f64)
+    }
+
+    /// Mean over the rows of ‖x − y‖ / ‖y‖, y being the rows of `reference`.
     pub fn error_to(&self, reference: &Self) -> f64 {
-        let sum: f64 = self
-            .rows
-            .iter()
-            .zip(&reference.rows)
-            .map(|(row, reference)| relative_error(row, reference))
-            .sum();
+        let rows = self.rows.iter().zip(&reference.rows);
+        let sum: f64 = rows.map(|(row, reference)| relative_error(row, reference)).sum();
         sum / self.rows.len().max(1) as f64
+    }
+
+    /// Rows of another content, by number: for collecting what [`Stream::accumulate`] yields.
+    pub fn collect(&self, fill: impl FnOnce(&mut dyn FnMut(usize, &[f32])) -> Result<()>) -> Result<Self> {
+        let mut rows = vec![Vec::new(); self.rows.len()];
+        fill(&mut |row, values| rows[row] = values.to_vec())?;
+        Ok(Self { rows })
+    }
+
+    /// Runs a copy of each row through a block; one copy is held at a time.
+    fn each(
+        &self,
+        model: &Streamed,
+        block: &Block,
+        tap: RunnerTap<'_>,
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        let mut runner = model.runner(block, tap);
+        let mut copy = Vec::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            copy.clear();
+            copy.extend_from_slice(row);
+            runner.run(&mut copy)?;
+            check_finite(&copy, &block.spec().name)?;
+            sink(index, &copy);
+        }
+        Ok(())
     }
 
     /// Stores the rows as they stand before block `block`.
@@ -120,6 +154,11 @@ impl Stream {
 
 fn model_width(rows: &[Vec<f32>]) -> usize {
     rows.first().map_or(0, Vec::len)
+}
+
+/// Records nothing.
+fn untapped(_: &mut CommandList, _: usize, _: &Tensor, _: usize) -> Result<()> {
+    Ok(())
 }
 
 /// ‖x − y‖ / ‖y‖.

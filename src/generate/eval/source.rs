@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::EvalOptions;
 use crate::Result;
-use crate::gpu::Device;
+use crate::gpu::{CommandList, Device};
 use crate::model::{CachePrecision, CacheSize, Head, Llama, LoadOptions, Row, Streamed, blocks};
+use crate::ops::Tensor;
 
 /// Logits of windows of tokens, in chunks of rows, and those in slices. Models of the same vocabulary, opened with the
 /// same options, have the same chunks and slices.
@@ -92,8 +93,10 @@ impl Streaming {
         let (mut done, all) = (0, count * windows.len());
         for index in 0..count {
             let block = model.block(index)?;
+            let mut untapped = |_: &mut CommandList, _: usize, _: &Tensor, _: usize| Ok(());
+            let mut runner = model.runner(&block, &mut untapped);
             for window in &mut hidden {
-                model.run(&block, window, &mut |_, _, _, _| Ok(()))?;
+                runner.run(window)?;
                 done += 1;
                 progress(done, all);
             }
