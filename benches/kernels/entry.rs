@@ -8,7 +8,7 @@ use exlay::{Error, Result};
 use crate::timing::{self, Timing};
 
 /// The most copies of an operation in a list.
-const MOST_SETS: u64 = 256;
+const MOST_SETS: u64 = 128;
 
 /// Sizes of a decoder layer, and how much memory its timing goes through.
 #[derive(Clone, Copy, Debug)]

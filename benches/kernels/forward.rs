@@ -226,8 +226,9 @@ fn attend(device: &Device, layer: Layer, rows: usize) -> Entry {
     let splits = splits(rows, context).0;
     let seen: usize = (context - rows..context).map(|position| position + 1).sum();
     let eights = device.capabilities().subgroup == Some((8, 8));
+    let words = format!("{splits} split{}", if splits == 1 { "" } else { "s" });
     let kernels = [if eights { "attention_subgroup" } else { "attention" }, "attention_merge"];
-    let shape = format!("{rows} x {heads} heads of {dim}, {context} positions, {splits} splits");
+    let shape = format!("{rows} x {heads} heads of {dim}, {context} positions in {words}");
     // A product with each key and one with each value; the cache holds halves.
     let (bytes, flops) = (cols * (8 * rows + 4 * context), 4 * seen * cols);
     Entry::new(&kernels, shape, bytes, Some(flops), move |list, sets| {
