@@ -6,7 +6,6 @@ use std::path::Path;
 use super::batch::{Batch, Row};
 use super::block::blocks;
 use super::cache::{Cache, CacheSize};
-use super::embedding::{Embedding, Placement};
 use super::head::Head;
 use super::pass::{Pass, rope_table};
 use super::scratch::Scratch;
@@ -128,14 +127,6 @@ impl Streamed {
     /// As [`Head::load`].
     pub fn head(&self) -> Result<Head> {
         Head::load(&self.device, &self.checkpoint, &self.config)
-    }
-
-    /// True when the embedding can be read; a check before a long job.
-    ///
-    /// # Errors
-    /// As the file reports.
-    pub fn check_embedding(&self) -> Result<()> {
-        Embedding::load(&self.device, &self.checkpoint, &self.config, Placement::Host).map(|_| ())
     }
 }
 

@@ -1,7 +1,8 @@
 //! A model that passes through the card a block at a time gives the same bits.
 
 use exlay::gpu::DeviceOptions;
-use exlay::model::{Placement, Streamed, blocks};
+use exlay::model::{Placement, Streamed, blocks, cross};
+use exlay::ops::Tensor;
 
 use super::{load, logits, recorded, support};
 
@@ -29,4 +30,21 @@ fn streaming_in_less_memory_than_the_weights_need_changes_no_bit() {
         .unwrap();
     assert_eq!(whole.len(), found.len());
     assert!(whole.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+#[test]
+fn hidden_states_cross_within_a_device_and_between_two() {
+    let (first, second) =
+        (support::device(DeviceOptions::default()), support::device(DeviceOptions::default()));
+    let values: Vec<f32> = (0..96).map(|i| i as f32 * 0.37 - 11.0).collect();
+    let source = Tensor::upload(&first, "source", &values, 32).unwrap();
+    for device in [&first, &second] {
+        let target = Tensor::zeros(device, "target", 3, 32).unwrap();
+        cross(&source, &target, 2).unwrap();
+        let found = target.read(3).unwrap();
+        assert_eq!(found[..64], values[..64]);
+        assert_eq!(found[64..], [0.0; 32], "only the rows asked for");
+    }
+    let narrow = Tensor::zeros(&second, "narrow", 3, 16).unwrap();
+    assert!(cross(&source, &narrow, 2).is_err());
 }
