@@ -11,8 +11,11 @@ use super::kernel::Kernel;
 use super::shader::Variant;
 use crate::{Error, Result};
 
-/// Uploads are cut into pieces of this many bytes, so that staging memory stays small.
+/// Uploads are cut into pieces of this many bytes.
 const UPLOAD_PIECE: usize = 16 << 20;
+
+/// Uploads are submitted when so many bytes wait in staging memory, which wgpu frees only then.
+const UPLOAD_WAITING: u64 = 64 << 20;
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +54,7 @@ struct Inner {
     options: DeviceOptions,
     held: AtomicU64,
     peak: AtomicU64,
+    uploading: AtomicU64,
     kernels: Mutex<HashMap<String, Kernel>>,
     lost: Arc<Mutex<Option<String>>>,
 }
@@ -111,6 +115,7 @@ impl Device {
             options,
             held: AtomicU64::new(0),
             peak: AtomicU64::new(0),
+            uploading: AtomicU64::new(0),
             kernels: Mutex::default(),
             lost,
         })))
@@ -226,7 +231,9 @@ impl Device {
                     padded.resize(piece.len().next_multiple_of(4), 0);
                     self.0.queue.write_buffer(buffer.raw(), at, &padded);
                 }
-                if bytes.len() > UPLOAD_PIECE {
+                let waiting = self.0.uploading.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                if waiting + piece.len() as u64 > UPLOAD_WAITING {
+                    self.0.uploading.store(0, Ordering::Relaxed);
                     self.0.queue.submit([]);
                     let _ = self.0.raw.poll(wgpu::PollType::Poll);
                 }
@@ -260,7 +267,7 @@ impl Device {
         values: &mut [T],
     ) -> Result<()> {
         let bytes = size_of_val(values) as u64;
-        if offset % 4 != 0 || offset + bytes > buffer.bytes() {
+        if !offset.is_multiple_of(4) || offset + bytes > buffer.bytes() {
             let message = format!("{bytes} bytes at {offset} of `{}` of {}", buffer.label(), buffer.bytes());
             return Err(Error::shape("readback", message));
         }
@@ -268,17 +275,18 @@ impl Device {
             return Ok(());
         }
         let staging_bytes = bytes.next_multiple_of(4);
-        let staging = self.0.raw.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("readback"),
-            size: staging_bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        self.guarded(buffer.label(), || {
+        let staging = self.guarded(buffer.label(), || {
+            let staging = self.0.raw.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("readback"),
+                size: staging_bytes,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
             let mut encoder = self.0.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(buffer.raw(), offset, &staging, 0, staging_bytes);
             self.0.queue.submit([encoder.finish()]);
             staging.map_async(wgpu::MapMode::Read, .., |_| {});
+            staging
         })?;
         self.wait(buffer.label())?;
         let failed = |error: String| Error::Device { label: buffer.label().to_owned(), message: error };

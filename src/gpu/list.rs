@@ -13,9 +13,24 @@ pub struct CommandList {
 }
 
 enum Command {
-    Dispatch { kernel: Kernel, group: wgpu::BindGroup, immediates: Vec<u8>, grid: [u32; 3] },
-    Copy { from: Buffer, from_offset: u64, to: Buffer, to_offset: u64, bytes: u64 },
-    Clear { buffer: Buffer },
+    /// The buffers are kept so that memory counts as held while the bind group holds it.
+    Dispatch {
+        kernel: Kernel,
+        group: wgpu::BindGroup,
+        _buffers: Vec<Buffer>,
+        immediates: Vec<u8>,
+        grid: [u32; 3],
+    },
+    Copy {
+        from: Buffer,
+        from_offset: u64,
+        to: Buffer,
+        to_offset: u64,
+        bytes: u64,
+    },
+    Clear {
+        buffer: Buffer,
+    },
 }
 
 impl CommandList {
@@ -105,7 +120,8 @@ impl CommandList {
             })
         })?;
         let immediates = bytemuck::bytes_of(immediates).to_vec();
-        self.commands.push(Command::Dispatch { kernel: kernel.clone(), group, immediates, grid });
+        let _buffers = buffers.iter().map(|&buffer| buffer.clone()).collect();
+        self.commands.push(Command::Dispatch { kernel: kernel.clone(), group, _buffers, immediates, grid });
         Ok(())
     }
 
@@ -172,7 +188,7 @@ fn encode_pass(encoder: &mut wgpu::CommandEncoder, label: &str, commands: &[Comm
     let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
     let mut pass = encoder.begin_compute_pass(&descriptor);
     for command in commands {
-        if let Command::Dispatch { kernel, group, immediates, grid: [x, y, z] } = command {
+        if let Command::Dispatch { kernel, group, immediates, grid: [x, y, z], .. } = command {
             pass.set_pipeline(kernel.pipeline());
             pass.set_bind_group(0, group, &[]);
             if !immediates.is_empty() {

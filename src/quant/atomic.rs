@@ -99,6 +99,15 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
+/// Makes the name of `path` durable.
+///
+/// # Errors
+/// As the system reports.
+pub(super) fn sync_parent(path: &Path) -> Result<()> {
+    let directory = parent(path);
+    sync_directory(directory).map_err(Error::io(directory))
+}
+
 /// Makes renames in a directory durable, where the system has a way to.
 fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::atomic::write_atomic;
+use super::atomic::{sync_parent, write_atomic};
+use super::fingerprint::file_digest;
 use super::quantize::PackedBlock;
 use super::source::EMBEDDING;
 use crate::formats::config::LlamaConfig;
@@ -48,7 +49,7 @@ impl Output {
     /// Starts a directory. What an earlier, killed run left aside is deleted.
     ///
     /// # Errors
-    /// [`Error::Argument`] when `directory` exists and is not empty; as the system reports.
+    /// As [`check_free`] and the system report.
     pub fn create(directory: &Path, shard_bytes: u64) -> Result<Self> {
         check_free(directory)?;
         let partial = partial_path(directory);
@@ -91,24 +92,17 @@ impl Output {
         packed.iter().try_for_each(|(name, matrix)| write_packed(&mut self.writer, name, matrix))
     }
 
-    /// Copies the small files of the model, signs config.json, counts the bits and gives the directory its name.
+    /// Copies the small files of the model, signs config.json and counts the bits: all but the name is there.
     ///
     /// # Errors
     /// As the files report.
-    pub fn finish(self, source: &Path, signature: &Signature) -> Result<Recount> {
+    pub fn seal(self, source: &Path, signature: &Signature) -> Result<Sealed> {
         self.writer.finish()?;
         copy_small_files(source, &self.partial)?;
         write_config(source, &self.partial, signature)?;
         let recount = recount(&self.partial)?;
-        check_free(&self.directory)?;
-        if self.directory.exists() {
-            fs::remove_dir(&self.directory).map_err(Error::io(&self.directory))?;
-        }
-        fs::rename(&self.partial, &self.directory).map_err(Error::io(&self.directory))?;
-        let parent =
-            self.directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(Error::io(parent))?;
-        Ok(recount)
+        let digest = directory_digest(&self.partial)?;
+        Ok(Sealed { partial: self.partial, directory: self.directory, recount, digest })
     }
 
     fn write_float(&mut self, source: &Checkpoint, name: &str) -> Result<()> {
@@ -118,24 +112,78 @@ impl Output {
     }
 }
 
-/// Refuses a directory that exists and holds anything.
+/// A complete directory that waits for its name.
+pub struct Sealed {
+    partial: PathBuf,
+    directory: PathBuf,
+    recount: Recount,
+    digest: String,
+}
+
+impl Sealed {
+    /// Its bits.
+    pub fn recount(&self) -> Recount {
+        self.recount
+    }
+
+    /// See [`directory_digest`].
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// As [`check_free`] and the system report.
+    pub fn publish(self) -> Result<()> {
+        check_free(&self.directory)?;
+        if self.directory.exists() {
+            fs::remove_dir(&self.directory).map_err(Error::io(&self.directory))?;
+        }
+        fs::rename(&self.partial, &self.directory).map_err(Error::io(&self.directory))?;
+        sync_parent(&self.directory)
+    }
+}
+
+/// Tells a directory that this job made from any other: names and sizes of its files, and the content of config.json.
+///
+/// # Errors
+/// As the system reports.
+pub fn directory_digest(directory: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
+        let entry = entry.map_err(Error::io(directory))?;
+        let bytes = entry.metadata().map_err(Error::io(entry.path()))?.len();
+        files.push(format!("{} {bytes}", entry.file_name().to_string_lossy()));
+    }
+    files.sort();
+    files.push(file_digest(directory.join("config.json"))?);
+    Ok(files.join("\n"))
+}
+
+/// Refuses a name that is taken: a file, a link, or a directory that holds anything. An empty directory is removed, so
+/// that one which cannot be (a mount point) is refused before the work and not after it.
 ///
 /// # Errors
 /// [`Error::Argument`] that names it.
 pub fn check_free(directory: &Path) -> Result<()> {
-    let message = if directory.is_dir() {
-        match fs::read_dir(directory).map_err(Error::io(directory))?.next() {
-            None => return Ok(()),
-            Some(_) => {
-                format!("{} holds other files; name another directory or empty it", directory.display())
-            }
+    let refuse = |why: &str| Err(Error::argument("--output", format!("{} {why}", directory.display())));
+    if directory.file_name().is_none() {
+        return refuse("cannot be replaced; name a directory that is not there yet");
+    }
+    let Ok(found) = fs::symlink_metadata(directory) else { return Ok(()) };
+    if !found.is_dir() {
+        return refuse("is a file or a link; name a directory that is not there yet");
+    }
+    if fs::read_dir(directory).map_err(Error::io(directory))?.next().is_some() {
+        return refuse("holds other files; name another directory or empty it");
+    }
+    match fs::remove_dir(directory) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            refuse(&format!("cannot be replaced ({error}); name a directory that is not there yet"))
         }
-    } else if directory.exists() {
-        format!("{} is a file; name a directory", directory.display())
-    } else {
-        return Ok(());
-    };
-    Err(Error::argument("--output", message))
+    }
 }
 
 /// Bits of a model directory, counted from its files.
@@ -180,8 +228,7 @@ fn copy_small_files(source: &Path, to: &Path) -> Result<()> {
         let wanted = path.is_file() && name != "config.json" && !name.ends_with(".parquet");
         if wanted && !WEIGHTS.iter().any(|end| name.ends_with(end)) {
             let target = to.join(&name);
-            fs::copy(&path, &target).map_err(Error::io(&target))?;
-            fs::File::open(&target).and_then(|file| file.sync_all()).map_err(Error::io(&target))?;
+            write_atomic(&target, &fs::read(&path).map_err(Error::io(&path))?)?;
         }
     }
     Ok(())

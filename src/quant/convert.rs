@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::allocate::{Allocation, Target, allocate};
+use super::atomic::write_atomic;
 use super::block_file::{read_block, write_block};
 use super::calibrate::token_rows;
-use super::compile::{Output, Recount, Signature, check_free, recount};
+use super::compile::{Output, Recount, Signature, recount};
+pub use super::conversion::Conversion;
+use super::conversion::OUTPUT_DIGEST;
 use super::fingerprint::{ModelIdentity, file_digest};
-use super::job::{Inputs, Job, Opening, Stage, block_name};
+use super::job::{Job, Opening, Stage, block_name};
 use super::measure::measure_block;
 use super::measurement::{BlockMeasurement, CalibrationIdentity, Measurement};
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
@@ -17,7 +20,7 @@ use super::stream::Stream;
 use crate::formats::config::LlamaConfig;
 use crate::formats::tokenizer::Tokenizer;
 use crate::gpu::Device;
-use crate::model::{Block, Streamed, blocks};
+use crate::model::{Block, BlockSpec, Streamed, blocks};
 use crate::{Error, Result};
 
 /// Hidden states are stored when so much time has passed since they last were.
@@ -25,37 +28,6 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(150);
 
 /// Most rows of a pass.
 const PASS_ROWS: usize = 2048;
-
-/// What to convert, into what, and with how much calibration.
-#[derive(Clone, Debug)]
-pub struct Conversion {
-    /// Model directory.
-    pub model: PathBuf,
-    /// Working directory.
-    pub work: PathBuf,
-    /// Final directory; none with `output_measurement`.
-    pub output: Option<PathBuf>,
-    /// Calibration text.
-    pub calibration: PathBuf,
-    /// Column of the calibration text.
-    pub column: Option<String>,
-    /// Bits per weight.
-    pub bits: f64,
-    /// Bits of the head.
-    pub head_bits: u32,
-    /// A measurement to reuse.
-    pub measurement: Option<PathBuf>,
-    /// Stop after measuring and write the measurement here.
-    pub output_measurement: Option<PathBuf>,
-    /// Rows and tokens to quantize with.
-    pub rows: (usize, usize),
-    /// Rows and tokens to measure with.
-    pub measurement_rows: (usize, usize),
-    /// Largest file of the output.
-    pub shard_bytes: u64,
-    /// Go on with an earlier job.
-    pub resume: bool,
-}
 
 /// What a conversion left.
 #[derive(Clone, Debug)]
@@ -66,71 +38,34 @@ pub enum Converted {
     Measurement(PathBuf),
 }
 
-impl Conversion {
-    fn inputs(&self, identity: &ModelIdentity, digest: &str) -> Inputs {
-        let measurement =
-            self.measurement.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
-        Inputs::new()
-            .with("--model", self.model.display())
-            .with("model fingerprint", &identity.fingerprint)
-            .with("--calibration", self.calibration.display())
-            .with("calibration digest", digest)
-            .with("--column", self.column.as_deref().unwrap_or_default())
-            .with("--bits", self.bits)
-            .with("--head-bits", self.head_bits)
-            .with("--measurement", measurement)
-            .with("--rows", self.rows.0)
-            .with("--length", self.rows.1)
-            .with("--measurement-rows", self.measurement_rows.0)
-            .with("--measurement-length", self.measurement_rows.1)
-            .with("only measuring", self.output_measurement.is_some())
-    }
-}
-
-impl Conversion {
-    /// Tokens of the longest row that this conversion runs; the model knows `most`.
-    fn longest_row(&self, most: usize) -> Result<usize> {
-        let measuring =
-            self.measurement.is_none().then_some(("--measurement-length", self.measurement_rows.1));
-        let quantizing = self.output_measurement.is_none().then_some(("--length", self.rows.1));
-        let mut longest = 1;
-        for (flag, length) in measuring.into_iter().chain(quantizing) {
-            if length > most || length == 0 {
-                return Err(Error::argument(
-                    flag,
-                    format!("{length} tokens where the model knows 1 to {most}"),
-                ));
-            }
-            longest = longest.max(length);
-        }
-        Ok(longest)
-    }
-}
-
 /// Converts a model.
 ///
 /// # Errors
 /// As the files, the device and the stages report.
 pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Reporter) -> Result<Converted> {
+    // Everything that can be refused is, before a job is recorded or an old one's files are deleted.
     let identity = ModelIdentity::of(&conversion.model)?;
     let digest = file_digest(&conversion.calibration)?;
-    let (job, opening) =
-        Job::open(&conversion.work, conversion.inputs(&identity, &digest), conversion.resume)?;
+    let config = LlamaConfig::load(&conversion.model)?;
+    conversion.check(&config)?;
+    let made = conversion.output_is_made()?;
+    let tokenizer = Tokenizer::load(&conversion.model)?;
+    let context = conversion.longest_row(config.max_position_embeddings)?;
+    let model = Streamed::open(device, &conversion.model, pass_rows(device, &config), context)?;
+    let text = Calibration::read(conversion, &tokenizer, config.vocab_size)?;
+    let inputs = conversion.inputs(device, &identity, &digest)?;
+    let (job, opening) = Job::open(&conversion.work, inputs, conversion.resume)?;
     match &opening {
         Opening::Fresh => {}
         Opening::Resumed => reporter.note(&format!("Resuming the job in {}", conversion.work.display())),
         Opening::Restarted(why) => reporter.note(&format!("Starting the job anew: {why}")),
     }
-    if let (Some(output), Stage::Finished) = (&conversion.output, job.stage())
-        && output.is_dir()
-    {
+    let mut run = Run { conversion, job, identity, digest, model, text, saved: Instant::now() };
+    if let (Some(output), true) = (&conversion.output, made) {
         reporter.note("The job is finished already");
+        run.job.advance(Stage::Finished, 0)?;
         return Ok(Converted::Model(recount(output)?));
     }
-    if let Some(output) = &conversion.output {
-        check_free(output)?;
-    }
-    let mut run = Run::new(device, conversion, job, identity, digest)?;
     let measurement = run.measurement(reporter)?;
     if let Some(path) = &conversion.output_measurement {
         let path = if path.is_dir() { path.join("measurement.json") } else { path.clone() };
@@ -143,6 +78,35 @@ pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Repo
     run.compile(reporter).map(Converted::Model)
 }
 
+/// Rows of a pass: as many as let the widest activation fit into a binding.
+fn pass_rows(device: &Device, config: &LlamaConfig) -> usize {
+    let widest = config.intermediate_size.max(config.hidden_size).max(config.query_size());
+    let fit = device.max_slab_bytes() / (4 * widest.max(1)) as u64;
+    // Passes are padded to a power of two.
+    let fit = 1 << fit.max(1).ilog2();
+    PASS_ROWS.min(fit)
+}
+
+/// Rows of tokens of both passes; empty for a pass that is not run.
+struct Calibration {
+    measuring: Vec<Vec<u32>>,
+    quantizing: Vec<Vec<u32>>,
+}
+
+impl Calibration {
+    fn read(conversion: &Conversion, tokenizer: &Tokenizer, vocabulary: usize) -> Result<Self> {
+        let Conversion { calibration, column, .. } = conversion;
+        let rows = |rows, wanted: bool| match wanted {
+            true => token_rows(tokenizer, calibration, column.as_deref(), rows, vocabulary),
+            false => Ok(Vec::new()),
+        };
+        Ok(Self {
+            measuring: rows(conversion.measurement_rows, conversion.measurement.is_none())?,
+            quantizing: rows(conversion.rows, conversion.output_measurement.is_none())?,
+        })
+    }
+}
+
 /// Puts what earlier runs made of a block, given by its number, into it.
 type Change<'a> = &'a mut dyn FnMut(&Streamed, usize, &mut Block) -> Result<()>;
 
@@ -152,52 +116,24 @@ struct Run<'a> {
     job: Job,
     identity: ModelIdentity,
     digest: String,
-    tokenizer: Tokenizer,
     model: Streamed,
+    text: Calibration,
     saved: Instant,
 }
 
-impl<'a> Run<'a> {
-    fn new(
-        device: &Device,
-        conversion: &'a Conversion,
-        job: Job,
-        identity: ModelIdentity,
-        digest: String,
-    ) -> Result<Self> {
-        let tokenizer = Tokenizer::load(&conversion.model)?;
-        let most = LlamaConfig::load(&conversion.model)?.max_position_embeddings;
-        let context = conversion.longest_row(most)?;
-        let model = Streamed::open(device, &conversion.model, PASS_ROWS, context)?;
-        Ok(Self { conversion, job, identity, digest, tokenizer, model, saved: Instant::now() })
-    }
-
-    fn stream(&self, rows: (usize, usize)) -> Result<Stream> {
-        let Conversion { calibration, column, .. } = self.conversion;
-        let tokens = token_rows(
-            &self.tokenizer,
-            calibration,
-            column.as_deref(),
-            rows,
-            self.model.config().vocab_size,
-        )?;
-        Stream::embed(&self.model, &tokens)
-    }
-
+impl Run<'_> {
     /// Stages calibrate and measure, or a measurement from a file.
     fn measurement(&mut self, reporter: &mut dyn Reporter) -> Result<Measurement> {
         if let Some(path) = &self.conversion.measurement {
-            return Measurement::load(path, &self.identity);
+            let measurement = Measurement::load(path, &self.identity)?;
+            expect_fit(&measurement, &blocks(self.model.config()), path)?;
+            return Ok(measurement);
         }
         let specs = blocks(self.model.config());
         let (rows, length) = self.conversion.measurement_rows;
         let dataset = file_name(&self.conversion.calibration);
         let calibration = CalibrationIdentity { dataset, sha256: self.digest.clone(), rows, length };
         let mut measurement = Measurement::new(self.identity.clone(), calibration);
-        if self.conversion.output_measurement.is_none() {
-            // Both row counts are checked before hours of work.
-            self.stream(self.conversion.rows)?;
-        }
         if self.job.stage() == Stage::Calibrate {
             self.job.advance(Stage::Measure, 0)?;
         }
@@ -210,7 +146,8 @@ impl<'a> Run<'a> {
             }
         }
         if finished.len() < specs.len() {
-            let mut stream = self.stream(self.conversion.measurement_rows)?;
+            let mut stream = Stream::embed(&self.model, &self.text.measuring)?;
+            reporter.progress("Measuring", finished.len(), specs.len());
             self.catch_up(&mut stream, "measure-rows.state", finished.len(), &mut |_, _, _| Ok(()))?;
             for (index, spec) in specs.iter().enumerate().skip(finished.len()) {
                 let started = Instant::now();
@@ -231,6 +168,7 @@ impl<'a> Run<'a> {
             self.job.advance(Stage::Allocate, 0)?;
         }
         finished.into_iter().for_each(|block| measurement.push(block));
+        measurement.save(self.job.claim("measurement.json")?)?;
         Ok(measurement)
     }
 
@@ -281,7 +219,8 @@ impl<'a> Run<'a> {
         if done > specs.len() {
             return Ok(());
         }
-        let mut stream = self.stream(self.conversion.rows)?;
+        let mut stream = Stream::embed(&self.model, &self.text.quantizing)?;
+        reporter.progress("Quantizing", done, specs.len() + 1);
         let stored: Vec<PathBuf> =
             (0..done).map(|index| self.job.path(&block_name("block", index))).collect();
         self.catch_up(&mut stream, "quantize-rows.state", done, &mut |model, index, block| {
@@ -328,14 +267,23 @@ impl<'a> Run<'a> {
             calibration: self.conversion.rows,
             dataset: file_name(&self.conversion.calibration),
         };
-        let recount = output.finish(&self.conversion.model, &signature)?;
+        let sealed = output.seal(&self.conversion.model, &signature)?;
+        let recount = sealed.recount();
+        if recount.bits_per_weight > self.conversion.bits {
+            let message =
+                format!("the files hold {} bits per weight, more than asked for", recount.bits_per_weight);
+            return Err(Error::file(directory, message));
+        }
+        // A run that is killed after the renaming knows by this that the directory is its own.
+        write_atomic(self.job.claim(OUTPUT_DIGEST)?, sealed.digest().as_bytes())?;
+        sealed.publish()?;
         self.job.advance(Stage::Finished, 0)?;
         Ok(recount)
     }
 
     /// Brings the rows from the last snapshot (or the embedding) to before block `to`; `change` puts what earlier runs
     /// made of a block into it.
-    fn catch_up(&self, stream: &mut Stream, snapshot: &str, to: usize, change: Change<'_>) -> Result<()> {
+    fn catch_up(&mut self, stream: &mut Stream, snapshot: &str, to: usize, change: Change<'_>) -> Result<()> {
         let fresh = stream.clone();
         let mut from = stream.restore(&self.job, snapshot)?;
         if from > to {
@@ -346,6 +294,7 @@ impl<'a> Run<'a> {
             let mut block = self.model.block(index)?;
             change(&self.model, index, &mut block)?;
             stream.advance(&self.model, &block)?;
+            self.snapshot(stream, snapshot, index + 1)?;
         }
         Ok(())
     }
@@ -376,4 +325,19 @@ impl<'a> Run<'a> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Refuses a measurement whose blocks, linears or shapes are not the model's.
+fn expect_fit(measurement: &Measurement, specs: &[BlockSpec], path: &Path) -> Result<()> {
+    let fits = measurement.blocks().len() == specs.len()
+        && measurement.blocks().iter().zip(specs).all(|(block, spec)| {
+            let linears = spec.linears().map(|linear| (&linear.name, (linear.k, linear.n)));
+            block.name == spec.name
+                && block.linears.iter().map(|linear| (&linear.name, linear.shape)).eq(linears)
+        });
+    if fits {
+        Ok(())
+    } else {
+        Err(Error::file(path, "its blocks are not those of this model; measure the model anew"))
+    }
 }

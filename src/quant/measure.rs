@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::gptq::quantize;
-use super::hessian::PreparedHessian;
+use super::hessian::{DAMPING, PreparedHessian};
 use super::measurement::{BlockMeasurement, CombinationMeasurement, LinearMeasurement, OptionMeasurement};
 use super::options::BlockOptions;
 use super::recipe::BlockKind;
 use super::report::Reporter;
-use super::source::{DAMPING, bias, weights};
+use super::source::{bias, weights};
 use super::stream::Stream;
 use crate::Result;
 use crate::model::{Block, Linear, LinearSpec, Streamed};

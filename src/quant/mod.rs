@@ -3,7 +3,7 @@
 //! Five stages, each of which leaves its results in the working directory of a [`job`], so that a
 //! killed run goes on where it was:
 //!
-//! 1. *Calibrate*: text becomes rows of tokens and their hidden states, kept as a [`snapshot`].
+//! 1. *Calibrate*: text becomes rows of tokens; their hidden states are kept as a [`snapshot`] now and then.
 //! 2. *Measure*: block by block, each linear is stored in each way that [`options`] lists (a
 //!    [`recipe`] per way), and the block's output error is noted for each combination. The result is
 //!    a [`measurement`], a file that can be reused for other targets.
@@ -21,6 +21,7 @@ pub mod atomic;
 pub mod block_file;
 pub mod calibrate;
 pub mod compile;
+mod conversion;
 pub mod convert;
 pub mod fingerprint;
 pub mod gptq;

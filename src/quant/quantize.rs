@@ -130,6 +130,7 @@ pub fn quantize_head(
             }
         }
     }
+    drop(head);
     let hessian = prepare(hessian, stream.rows().len(), reporter)?;
     let prepared = weights(model, &spec)?.prepare(&hessian)?;
     let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None)?;

@@ -8,12 +8,3 @@ pub trait Reporter {
     /// `done` of `all` blocks of a stage are finished.
     fn progress(&mut self, stage: &str, done: usize, all: usize);
 }
-
-/// Tells nobody.
-pub struct Silent;
-
-impl Reporter for Silent {
-    fn note(&mut self, _: &str) {}
-
-    fn progress(&mut self, _: &str, _: usize, _: usize) {}
-}

@@ -1,14 +1,11 @@
-//! The transform stage: what a linear's float weights are on their way into the quantizer. All tensors pass here with
-//! their roles; they are taken as they are stored (rotations will change them here).
+//! What a linear's float weights are on their way into the quantizer: as they are stored. Transforms of weights (rotations)
+//! belong here; norms and the embedding do not pass here yet.
 
 use half::f16;
 
 use super::weights::FloatWeights;
 use crate::Result;
 use crate::model::{LinearSpec, Role, Streamed};
-
-/// Damping of a Hessian, in mean diagonals (ExLlamaV2 0.3.2).
-pub(super) const DAMPING: f64 = 0.12;
 
 /// Name of the embedding table, which is also the head where none is stored.
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";

@@ -1,0 +1,183 @@
+//! What to convert, and everything about it that can be refused before work begins.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::allocate::{Candidate, Target, allocate};
+use super::compile::{check_free, directory_digest};
+use super::fingerprint::{ModelIdentity, file_digest};
+use super::job::Inputs;
+use super::options::BlockOptions;
+use super::recipe::BlockKind;
+use crate::formats::config::LlamaConfig;
+use crate::gpu::Device;
+use crate::model::{blocks, head_spec};
+use crate::packing::BLOCK_ROWS;
+use crate::{Error, Result};
+
+/// File of a job that holds the digest of the output directory, written before that gets its name.
+pub(super) const OUTPUT_DIGEST: &str = "output.digest";
+
+/// What to convert, into what, and with how much calibration.
+#[derive(Clone, Debug)]
+pub struct Conversion {
+    /// Model directory.
+    pub model: PathBuf,
+    /// Working directory.
+    pub work: PathBuf,
+    /// Final directory; none with `output_measurement`.
+    pub output: Option<PathBuf>,
+    /// Calibration text.
+    pub calibration: PathBuf,
+    /// Column of the calibration text.
+    pub column: Option<String>,
+    /// Bits per weight.
+    pub bits: f64,
+    /// Bits of the head.
+    pub head_bits: u32,
+    /// A measurement to reuse.
+    pub measurement: Option<PathBuf>,
+    /// Stop after measuring and write the measurement here.
+    pub output_measurement: Option<PathBuf>,
+    /// Rows and tokens to quantize with.
+    pub rows: (usize, usize),
+    /// Rows and tokens to measure with.
+    pub measurement_rows: (usize, usize),
+    /// Largest file of the output.
+    pub shard_bytes: u64,
+    /// Go on with an earlier job.
+    pub resume: bool,
+}
+
+impl Conversion {
+    /// All that the result depends on: a job goes on only when nothing of it has changed.
+    ///
+    /// # Errors
+    /// As the files report.
+    pub(super) fn inputs(&self, device: &Device, identity: &ModelIdentity, digest: &str) -> Result<Inputs> {
+        let (measurement, measured) = match &self.measurement {
+            Some(path) => (path.display().to_string(), file_digest(path)?),
+            None => Default::default(),
+        };
+        Ok(Inputs::new()
+            .with("--model", self.model.display())
+            .with("model fingerprint", &identity.fingerprint)
+            .with("tokenizer digest", file_digest(self.model.join("tokenizer.json"))?)
+            .with("--calibration", self.calibration.display())
+            .with("calibration digest", digest)
+            .with("--column", self.column.as_deref().unwrap_or_default())
+            .with("--bits", self.bits)
+            .with("--head-bits", self.head_bits)
+            .with("--measurement", measurement)
+            .with("measurement digest", measured)
+            .with("--rows", self.rows.0)
+            .with("--length", self.rows.1)
+            .with("--measurement-rows", self.measurement_rows.0)
+            .with("--measurement-length", self.measurement_rows.1)
+            .with("--adapter", device.name())
+            .with("--tier", device.tier())
+            .with("only measuring", self.output_measurement.is_some()))
+    }
+
+    /// Refuses what cannot end well, before the job is touched: shapes that EXL2 cannot hold, bits out of reach,
+    /// directories in each other's way.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] or [`Error::Tensor`] with what to change.
+    pub(super) fn check(&self, config: &LlamaConfig) -> Result<()> {
+        for linear in blocks(config).iter().flat_map(|block| block.linears()).chain([&head_spec(config)]) {
+            if linear.k % BLOCK_ROWS != 0 {
+                let message =
+                    format!("has {} input features, EXL2 needs a multiple of {BLOCK_ROWS}", linear.k);
+                return Err(Error::tensor(&self.model, format!("{}.weight", linear.name), message));
+            }
+        }
+        if let Some(path) = &self.output_measurement {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+                let message = format!("{} is not there; make it first", parent.display());
+                return Err(Error::argument("--output-measurement", message));
+            }
+        } else {
+            self.check_bits(config)?;
+        }
+        let (work, model) = (resolved(&self.work), resolved(&self.model));
+        if work == model {
+            return Err(Error::argument(
+                "--work-dir",
+                "is the model's directory; name another for the job's files",
+            ));
+        }
+        if let Some(output) = &self.output {
+            let output = resolved(output);
+            if work.starts_with(&output) || output == model {
+                let message = "is the model's directory, or the working directory lies in it; name another";
+                return Err(Error::argument("--output", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses bits that the options do not reach; sizes need no measuring.
+    fn check_bits(&self, config: &LlamaConfig) -> Result<()> {
+        let mut weights = 0;
+        let mut slots = Vec::new();
+        for block in blocks(config) {
+            let shapes: Vec<_> = block.linears().map(|linear| (linear.k, linear.n)).collect();
+            weights += shapes.iter().map(|(k, n)| (k * n) as u64).sum::<u64>();
+            let options = BlockOptions::of(BlockKind::from(block.kind));
+            let candidate = |index| -> Result<Candidate> {
+                let bits = options.total_bits(index, &shapes)?;
+                Ok(Candidate { bits, error: 1.0 / bits.max(1) as f64 })
+            };
+            slots.push((0..options.combinations.len()).map(candidate).collect::<Result<Vec<_>>>()?);
+        }
+        allocate(&slots, Target { bits_per_weight: self.bits, weights }).map(|_| ())
+    }
+
+    /// True when the output directory is what this job has made; an error when it is in the way.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is something else under its name.
+    pub(super) fn output_is_made(&self) -> Result<bool> {
+        let Some(output) = &self.output else { return Ok(false) };
+        if self.resume
+            && output.is_dir()
+            && let Ok(recorded) = fs::read_to_string(self.work.join(OUTPUT_DIGEST))
+            && directory_digest(output).is_ok_and(|digest| digest == recorded)
+        {
+            return Ok(true);
+        }
+        check_free(output)?;
+        Ok(false)
+    }
+
+    /// Tokens of the longest row that this conversion runs; the model knows `most`.
+    pub(super) fn longest_row(&self, most: usize) -> Result<usize> {
+        let measuring =
+            self.measurement.is_none().then_some(("--measurement-length", self.measurement_rows.1));
+        let quantizing = self.output_measurement.is_none().then_some(("--length", self.rows.1));
+        let mut longest = 1;
+        for (flag, length) in measuring.into_iter().chain(quantizing) {
+            if length > most || length == 0 {
+                return Err(Error::argument(
+                    flag,
+                    format!("{length} tokens where the model knows 1 to {most}"),
+                ));
+            }
+            longest = longest.max(length);
+        }
+        Ok(longest)
+    }
+}
+
+/// A path without links and dots as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    for ancestor in absolute.ancestors() {
+        if let (Ok(known), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) {
+            return known.join(rest);
+        }
+    }
+    absolute
+}
