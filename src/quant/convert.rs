@@ -20,7 +20,7 @@ use super::stream::Stream;
 use crate::formats::config::LlamaConfig;
 use crate::formats::tokenizer::Tokenizer;
 use crate::gpu::Device;
-use crate::model::{Block, BlockSpec, Streamed, blocks};
+use crate::model::{Block, Streamed, blocks};
 use crate::{Error, Result};
 
 /// Hidden states are stored when so much time has passed since they last were.
@@ -53,6 +53,8 @@ pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Repo
     let context = conversion.longest_row(config.max_position_embeddings)?;
     let model = Streamed::open(device, &conversion.model, pass_rows(device, &config), context)?;
     let text = Calibration::read(conversion, &tokenizer, config.vocab_size)?;
+    let measured =
+        conversion.measurement.as_deref().map(|path| measured(path, &identity, &config)).transpose()?;
     let inputs = conversion.inputs(device, &identity, &digest)?;
     let (job, opening) = Job::open(&conversion.work, inputs, conversion.resume)?;
     match &opening {
@@ -66,7 +68,10 @@ pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Repo
         run.job.advance(Stage::Finished, 0)?;
         return Ok(Converted::Model(recount(output)?));
     }
-    let measurement = run.measurement(reporter)?;
+    let measurement = match measured {
+        Some(measurement) => measurement,
+        None => run.measurement(reporter)?,
+    };
     if let Some(path) = &conversion.output_measurement {
         let path = if path.is_dir() { path.join("measurement.json") } else { path.clone() };
         measurement.save(&path)?;
@@ -122,13 +127,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Stages calibrate and measure, or a measurement from a file.
+    /// Stages calibrate and measure.
     fn measurement(&mut self, reporter: &mut dyn Reporter) -> Result<Measurement> {
-        if let Some(path) = &self.conversion.measurement {
-            let measurement = Measurement::load(path, &self.identity)?;
-            expect_fit(&measurement, &blocks(self.model.config()), path)?;
-            return Ok(measurement);
-        }
         let specs = blocks(self.model.config());
         let (rows, length) = self.conversion.measurement_rows;
         let dataset = file_name(&self.conversion.calibration);
@@ -327,16 +327,18 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Refuses a measurement whose blocks, linears or shapes are not the model's.
-fn expect_fit(measurement: &Measurement, specs: &[BlockSpec], path: &Path) -> Result<()> {
+/// A measurement from a file, which is refused when its blocks, linears or shapes are not the model's.
+fn measured(path: &Path, identity: &ModelIdentity, config: &LlamaConfig) -> Result<Measurement> {
+    let measurement = Measurement::load(path, identity)?;
+    let specs = blocks(config);
     let fits = measurement.blocks().len() == specs.len()
-        && measurement.blocks().iter().zip(specs).all(|(block, spec)| {
+        && measurement.blocks().iter().zip(&specs).all(|(block, spec)| {
             let linears = spec.linears().map(|linear| (&linear.name, (linear.k, linear.n)));
             block.name == spec.name
                 && block.linears.iter().map(|linear| (&linear.name, linear.shape)).eq(linears)
         });
     if fits {
-        Ok(())
+        Ok(measurement)
     } else {
         Err(Error::file(path, "its blocks are not those of this model; measure the model anew"))
     }
