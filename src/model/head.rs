@@ -1,17 +1,18 @@
 //! The last norm and the head: hidden states to scores of the vocabulary, a slice of rows at a time.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::block::head_spec;
 use super::embedding::TABLE;
 use super::linear::{Linear, LinearGroup};
 use super::scratch::Scratch;
 use super::weights::load_norm;
-use std::sync::Arc;
 
 use crate::Result;
 use crate::formats::config::LlamaConfig;
 use crate::formats::exl2;
 use crate::formats::safetensors::Checkpoint;
-use crate::gpu::{CommandList, Device};
+use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::Tensor;
 use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
@@ -22,6 +23,9 @@ const NORM: &str = "model.norm";
 /// Bytes of logits at a time.
 const SLICE_BYTES: usize = 32 << 20;
 
+/// Lists that are kept: the rows of a token are few and always the same, those of prompts are not.
+const MOST_PREPARED: usize = 16;
+
 /// Norm, weights and room for some rows of logits.
 pub struct Head {
     norm: Tensor,
@@ -30,6 +34,14 @@ pub struct Head {
     normed: Tensor,
     logits: Tensor,
     eps: f32,
+    prepared: Mutex<Vec<Prepared>>,
+}
+
+/// A list that yields the logits of some rows of a hidden state.
+struct Prepared {
+    hidden: Buffer,
+    rows: Vec<usize>,
+    list: CommandList,
 }
 
 impl Head {
@@ -70,6 +82,7 @@ impl Head {
             normed: Tensor::zeros(device, "head normed", rows, hidden)?,
             logits: Tensor::zeros(device, "logits", rows, config.vocab_size)?,
             eps: config.rms_norm_eps,
+            prepared: Mutex::default(),
         })
     }
 
@@ -84,11 +97,23 @@ impl Head {
     /// # Errors
     /// As the device reports.
     pub fn logits(&self, scratch: &Scratch, hidden: &Tensor, rows: &[usize]) -> Result<Vec<f32>> {
-        let mut list = CommandList::new(hidden.device(), "head");
-        self.normed(&mut list, hidden, rows, &mut |list, normed| {
-            self.group.record(list, scratch, normed, &[&self.logits], rows.len(), Store::Set)
-        })?;
-        list.run()?;
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = prepared.iter().position(|one| one.rows == rows && one.hidden.is(hidden.buffer()));
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let mut list = CommandList::new(hidden.device(), "head");
+                self.normed(&mut list, hidden, rows, &mut |list, normed| {
+                    self.group.record(list, scratch, normed, &[&self.logits], rows.len(), Store::Set)
+                })?;
+                if prepared.len() == MOST_PREPARED {
+                    prepared.remove(0);
+                }
+                prepared.push(Prepared { hidden: hidden.buffer().clone(), rows: rows.to_vec(), list });
+                prepared.len() - 1
+            }
+        };
+        prepared[at].list.run()?;
         self.logits.read(rows.len())
     }
 
