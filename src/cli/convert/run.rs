@@ -132,8 +132,9 @@ impl Reporter for Terminal {
         if self.stage != stage {
             self.close();
             self.stage = stage.to_owned();
-            self.done = 0;
-            self.progress = Some(Progress::start(stage, all as u64));
+            self.done = done;
+            // The first report comes after a block, whose time was not taken, and after those of earlier runs.
+            self.progress = Some(Progress::start_after(stage, all as u64, done as u64));
         }
         if let Some(progress) = &mut self.progress {
             progress.advance((done - self.done) as u64);
