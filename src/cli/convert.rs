@@ -29,9 +29,9 @@ pub(crate) struct ConvertArgs {
     /// Calibration text: a .parquet with a column of texts, or a .txt.
     #[arg(short = 'c', long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
-    /// Column of the calibration .parquet that holds the texts.
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    pub(crate) column: String,
+    /// Column of the calibration .parquet that holds the texts, `text` if not given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) column: Option<String>,
     /// Average bits per weight of the decoder's linears, all that is stored for them included.
     #[arg(short = 'b', long, value_name = "BITS", default_value_t = 4.125, value_parser = parse_bits)]
     pub(crate) bits: f64,
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!((args.rows, args.length), (100, 2048));
         assert_eq!((args.measurement_rows, args.measurement_length), (16, 2048));
         assert_eq!(args.shard_bytes(), 8192 << 20);
-        assert_eq!(args.column, "text");
+        assert_eq!(args.column, None);
     }
 
     #[test]

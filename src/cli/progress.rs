@@ -20,6 +20,8 @@ pub(crate) struct Progress {
     label: String,
     total: u64,
     done: u64,
+    /// Parts that were done before the clock ran; the speed is that of the others.
+    before: u64,
     started: Instant,
     last_line: Instant,
     bar: Option<ProgressBar>,
@@ -28,15 +30,27 @@ pub(crate) struct Progress {
 impl Progress {
     /// Starts a step of `total` equal parts.
     pub(crate) fn start(label: &str, total: u64) -> Self {
+        Self::start_after(label, total, 0)
+    }
+
+    /// Starts a step of `total` equal parts of which `before` are done already.
+    pub(crate) fn start_after(label: &str, total: u64, before: u64) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len}, {eta} left")
                 .expect("the template is valid")
                 .progress_chars("=> ");
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            bar.with_style(style).with_message(label.to_string())
+            let bar = bar.with_style(style).with_message(label.to_string());
+            if before > 0 {
+                // The bar takes notice of the parts, then forgets how fast they came.
+                bar.set_position(before);
+                bar.tick();
+                bar.reset_eta();
+            }
+            bar
         });
         let now = Instant::now();
-        Self { label: label.into(), total, done: 0, started: now, last_line: now, bar }
+        Self { label: label.into(), total, done: before, before, started: now, last_line: now, bar }
     }
 
     /// Counts `parts` more as done.
@@ -46,7 +60,7 @@ impl Progress {
             bar.set_position(self.done);
         } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
-            output::note(&line(&self.label, self.done, self.total, self.started.elapsed()));
+            output::note(&line(&self.label, self.before, self.done, self.total, self.started.elapsed()));
         }
     }
 
@@ -103,12 +117,12 @@ impl Steps {
     }
 }
 
-/// `measuring: 3 of 30, 4 min 30 s left`.
-fn line(label: &str, done: u64, total: u64, elapsed: Duration) -> String {
-    if done == 0 {
-        return format!("{label}: 0 of {total}");
+/// `measuring: 3 of 30, 4 min 30 s left`; of the parts, those after `before` were done in `elapsed`.
+fn line(label: &str, before: u64, done: u64, total: u64, elapsed: Duration) -> String {
+    if done <= before {
+        return format!("{label}: {done} of {total}");
     }
-    let left = elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / done as f64;
+    let left = elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / (done - before) as f64;
     format!("{label}: {done} of {total}, {} left", units::seconds(left))
 }
 
@@ -119,8 +133,15 @@ mod tests {
     #[test]
     fn lines_extrapolate_the_time_left() {
         let elapsed = Duration::from_secs(30);
-        assert_eq!(line("measuring", 3, 30, elapsed), "measuring: 3 of 30, 4 min 30 s left");
-        assert_eq!(line("measuring", 0, 30, elapsed), "measuring: 0 of 30");
-        assert_eq!(line("measuring", 31, 30, elapsed), "measuring: 31 of 30, 0.00 s left");
+        assert_eq!(line("measuring", 0, 3, 30, elapsed), "measuring: 3 of 30, 4 min 30 s left");
+        assert_eq!(line("measuring", 0, 0, 30, elapsed), "measuring: 0 of 30");
+        assert_eq!(line("measuring", 0, 31, 30, elapsed), "measuring: 31 of 30, 0.00 s left");
+    }
+
+    #[test]
+    fn parts_of_earlier_runs_do_not_count_as_done_in_this_time() {
+        let elapsed = Duration::from_secs(30);
+        assert_eq!(line("measuring", 20, 21, 30, elapsed), "measuring: 21 of 30, 4 min 30 s left");
+        assert_eq!(line("measuring", 20, 20, 30, elapsed), "measuring: 20 of 30");
     }
 }

@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 pub const ARCHITECTURES: [(&str, &str); 2] =
     [("LlamaForCausalLM", "llama"), ("MistralForCausalLM", "mistral")];
 
+/// Largest `head_dim` that attention takes; it must also be a multiple of 8.
+const MOST_HEAD_DIM: usize = 256;
+
 /// Switches that change the computation, with the values under which they do not.
 const NEUTRAL: [(&str, &[f64]); 14] = [
     ("pretraining_tp", &[0.0, 1.0]),
@@ -112,8 +115,10 @@ impl LlamaConfig {
                 return Err(object.error(message));
             }
         };
-        if !head_dim.is_multiple_of(2) {
-            return Err(object.error(format!("head_dim is {head_dim}; it must be even")));
+        if !head_dim.is_multiple_of(8) || head_dim > MOST_HEAD_DIM {
+            let message =
+                format!("head_dim is {head_dim}; supported are multiples of 8 up to {MOST_HEAD_DIM}");
+            return Err(object.error(message));
         }
         let vocab_size = size("vocab_size", 1 << 24)?;
         let default_positions = if mistral { 4096 * 32 } else { 2048 };

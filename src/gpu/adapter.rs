@@ -79,6 +79,12 @@ pub fn adapters() -> Vec<Adapter> {
     adapters
 }
 
+/// Which of `names` is meant by `wanted`: an index if there is such a one, else part of a name (`4090`).
+fn position(names: &[&str], wanted: &str) -> Option<usize> {
+    let index = wanted.parse::<usize>().ok().filter(|&index| index < names.len());
+    index.or_else(|| names.iter().position(|name| name.to_lowercase().contains(&wanted.to_lowercase())))
+}
+
 /// The adapter that `name` means: an index into [`adapters`] or part of a name, or the first.
 ///
 /// # Errors
@@ -93,13 +99,8 @@ pub fn select(name: Option<&str>) -> Result<Adapter> {
         ));
     }
     let Some(name) = name else { return Ok(found.swap_remove(0)) };
-    let position = match name.parse::<usize>() {
-        Ok(index) => (index < found.len()).then_some(index),
-        Err(_) => {
-            found.iter().position(|adapter| adapter.name().to_lowercase().contains(&name.to_lowercase()))
-        }
-    };
-    match position {
+    let names: Vec<_> = found.iter().map(Adapter::name).collect();
+    match position(&names, name) {
         Some(position) => Ok(found.swap_remove(position)),
         None => {
             let list: Vec<_> = found
@@ -111,6 +112,22 @@ pub fn select(name: Option<&str>) -> Result<Adapter> {
                 "--adapter",
                 format!("`{name}` is none of the adapters: {}", list.join(", ")),
             ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_an_index_or_part_of_a_name() {
+        let names = ["NVIDIA GeForce RTX 4090", "AMD Radeon RX 7900 XTX", "llvmpipe (LLVM 19.1.7, 256 bits)"];
+        for (wanted, expected) in [("0", 0), ("2", 2), ("4090", 0), ("7900", 1), ("LLVMPIPE", 2), ("19", 2)] {
+            assert_eq!(position(&names, wanted), Some(expected), "{wanted}");
+        }
+        for wanted in ["3", "5090", "-1", "arc"] {
+            assert_eq!(position(&names, wanted), None, "{wanted}");
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct DeviceOptions {
     pub memory_limit: Option<u64>,
     /// Pretend that bindings end at this many bytes; for tests of slabs.
     pub binding_limit: Option<u64>,
+    /// Decode no more bytes of packed weights at a time than this; for tests of slabs.
+    pub decode_limit: Option<u64>,
 }
 
 /// Bytes of device memory in exlay's own buffers.
@@ -144,6 +146,11 @@ impl Device {
     /// Largest size in bytes of a buffer that is bound whole.
     pub fn max_slab_bytes(&self) -> u64 {
         self.0.limits.max_storage_buffer_binding_size.min(self.0.limits.max_buffer_size) & !3
+    }
+
+    /// The limit on bytes of decoded weights, where one was asked for.
+    pub fn decode_limit(&self) -> Option<u64> {
+        self.0.options.decode_limit
     }
 
     /// Most workgroups in one dimension of a dispatch.

@@ -48,7 +48,7 @@ mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
-pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes};
+pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes, slab_columns};
 pub use tall::TallMatrix;
 pub use tensor::Tensor;
 

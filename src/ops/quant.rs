@@ -179,9 +179,10 @@ impl QuantMatrix {
     }
 }
 
-/// Most columns of a slab. A column in halves is larger than packed (8 bits at most, and its scales), so it decides.
-fn slab_columns(device: &Device, k: usize) -> usize {
-    let bytes = device.max_slab_bytes().min(SLAB_HALVES);
+/// Most columns of a slab of a [`QuantMatrix`] with `k` rows, a multiple of 128. A column in halves is larger than packed
+/// (8 bits at most, and its scales), so it decides.
+pub fn slab_columns(device: &Device, k: usize) -> usize {
+    let bytes = device.max_slab_bytes().min(device.decode_limit().unwrap_or(SLAB_HALVES));
     (bytes / (2 * k as u64).max(1)) as usize / SLAB_COLUMNS * SLAB_COLUMNS
 }
 

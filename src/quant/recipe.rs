@@ -97,8 +97,9 @@ impl Recipe {
     /// `k` is no multiple of 32 or above 65535.
     pub fn layout(&self, k: usize) -> Result<Layout> {
         if k == 0 || !k.is_multiple_of(BLOCK_ROWS) || k > MOST_ROWS {
-            let message =
-                format!("{k} input features: EXL2 needs a multiple of {BLOCK_ROWS} up to {MOST_ROWS}");
+            let message = format!(
+                "{k} input features; EXL2's input features must be a multiple of {BLOCK_ROWS}, at most {MOST_ROWS}"
+            );
             return Err(Error::shape("quantize", message));
         }
         let mut groups = Vec::new();

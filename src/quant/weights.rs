@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::hessian::PreparedHessian;
 use crate::gpu::{Buffer, CommandList, Device};
-use crate::ops::Tensor;
 use crate::ops::dot::{MOST_PARTS, dot};
 use crate::ops::gather_rows::gather_rows;
 use crate::ops::matmul_tn::{Product, Window, matmul_tn};
+use crate::ops::{Tensor, slab_columns};
 use crate::packing::padded_columns;
 use crate::{Error, Result};
 
@@ -47,7 +47,9 @@ impl FloatWeights {
             return Err(Error::Numerical { place: name.to_owned(), message });
         }
         let columns = padded_columns(outputs);
-        let most = (device.max_slab_bytes() / (4 * k as u64)) as usize / SLAB_COLUMNS * SLAB_COLUMNS;
+        let floats = (device.max_slab_bytes() / (4 * k as u64)) as usize / SLAB_COLUMNS * SLAB_COLUMNS;
+        // What is quantized together is decoded together to be checked.
+        let most = floats.min(slab_columns(device, k));
         if most == 0 {
             let message = format!("{SLAB_COLUMNS} columns of {k} weights exceed a binding of this adapter");
             return Err(Error::shape(name, message));

@@ -93,7 +93,7 @@ fn absent_keys_have_the_defaults_of_transformers() {
         with(json!({"head_dim": null, "num_key_value_heads": null, "rope_scaling": null})).unwrap(),
         llama
     );
-    let heads = json!({"num_attention_heads": 16});
+    let heads = json!({"num_attention_heads": 16, "hidden_size": 128});
     let found = mistral(heads).unwrap();
     assert_eq!((found.num_key_value_heads, found.sliding_window), (8, Some(4096)));
     assert_eq!(found.max_position_embeddings, 131_072);
@@ -219,8 +219,14 @@ fn impossible_sizes_are_refused() {
     refused(with(json!({"num_key_value_heads": 3})), &["num_key_value_heads is 3", "divide"]);
     refused(with(json!({"num_key_value_heads": 8})), &["num_key_value_heads is 8", "divide"]);
     refused(with(json!({"num_key_value_heads": 0})), &["num_key_value_heads"]);
-    refused(with(json!({"head_dim": 15})), &["head_dim is 15", "even"]);
-    refused(with(json!({"head_dim": 1 << 20})), &["head_dim"]);
+    for head_dim in [15, 20, 264, 512] {
+        let named = format!("head_dim is {head_dim}");
+        refused(with(json!({"head_dim": head_dim})), &["config.json", &named, "multiples of 8 up to 256"]);
+    }
+    refused(with(json!({"head_dim": 1 << 20})), &["config.json", "head_dim"]);
+    for head_dim in [8, 40, 256] {
+        assert_eq!(with(json!({"head_dim": head_dim})).unwrap().head_dim, head_dim);
+    }
     refused(with(json!({"hidden_size": 66})), &["no multiple", "head_dim"]);
     refused(with(json!({"max_position_embeddings": 0})), &["max_position_embeddings"]);
     refused(mistral(json!({"sliding_window": 0, "num_key_value_heads": 2})), &["sliding_window"]);

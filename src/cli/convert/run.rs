@@ -56,7 +56,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
         work: args.work_dir.clone(),
         output: args.output.clone(),
         calibration: args.calibration.clone().unwrap_or_default(),
-        column: Some(args.column.clone()),
+        column: args.column.clone(),
         bits: args.bits,
         head_bits: args.head_bits,
         measurement: args.measurement.clone(),
@@ -93,7 +93,7 @@ fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
     };
     conversion.model = text("--model").into();
     conversion.calibration = text("--calibration").into();
-    conversion.column = Some(text("--column"));
+    conversion.column = Some(text("--column")).filter(|column| !column.is_empty());
     conversion.bits = text("--bits").parse().unwrap_or(conversion.bits);
     conversion.head_bits = number("--head-bits", conversion.head_bits as usize) as u32;
     let measurement = text("--measurement");
@@ -132,8 +132,9 @@ impl Reporter for Terminal {
         if self.stage != stage {
             self.close();
             self.stage = stage.to_owned();
-            self.done = 0;
-            self.progress = Some(Progress::start(stage, all as u64));
+            self.done = done;
+            // The first report comes after a block, whose time was not taken, and after those of earlier runs.
+            self.progress = Some(Progress::start_after(stage, all as u64, done as u64));
         }
         if let Some(progress) = &mut self.progress {
             progress.advance((done - self.done) as u64);
@@ -149,4 +150,42 @@ fn peak_host_bytes() -> u64 {
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::parse;
+
+    /// As recorded by a job that was given `column`.
+    fn resumed(column: &str) -> Conversion {
+        let args: ConvertArgs = parse("convert -o work --output out").unwrap();
+        let mut conversion = super::conversion(&ConvertArgs {
+            model: Some("model".into()),
+            calibration: Some("text.txt".into()),
+            ..args
+        })
+        .unwrap();
+        let recorded = Inputs::new().with("--model", "m").with("--calibration", "c").with("--column", column);
+        take_recorded(&mut conversion, &recorded);
+        conversion
+    }
+
+    #[test]
+    fn a_column_is_asked_for_only_when_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = directory.path().join("text.txt");
+        std::fs::write(&text, "Once upon a time").unwrap();
+        let line = format!("convert -i model -o work --output out -c {}", text.display());
+        let conversion = conversion(&parse(&line).unwrap()).unwrap();
+        let texts =
+            exlay::formats::dataset::texts(&conversion.calibration, conversion.column.as_deref()).unwrap();
+        assert_eq!(texts.map(Result::unwrap).collect::<Vec<_>>(), ["Once upon a time"]);
+    }
+
+    #[test]
+    fn a_resumed_job_keeps_its_column_or_none() {
+        assert_eq!(resumed("").column, None);
+        assert_eq!(resumed("story").column.as_deref(), Some("story"));
+    }
 }
