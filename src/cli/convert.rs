@@ -23,8 +23,8 @@ pub(crate) struct ConvertArgs {
     /// Working directory: state of the job, which is resumed if it is there [also: --out_dir].
     #[arg(short = 'o', long, value_name = "DIR")]
     pub(crate) work_dir: PathBuf,
-    /// Directory for the finished model, complete or absent [also: -cf].
-    #[arg(long, value_name = "DIR", required_unless_present = "output_measurement")]
+    /// Directory for the finished model, complete or absent; `output` in the working directory if not given [also: -cf].
+    #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     /// Calibration text: a .parquet with a column of texts, or a .txt.
     #[arg(short = 'c', long, value_name = "FILE")]
@@ -192,7 +192,7 @@ mod tests {
             assert!(error.to_string().contains(flag), "{error}");
         }
         assert!(convert("convert -i in --output out").is_err(), "no working directory");
-        assert!(convert("convert -i in -o work").is_err(), "nothing to write");
+        assert!(convert("convert -i in -o work").is_ok(), "ExLlamaV2 writes to the working directory then");
         assert!(convert("convert -o work --output out --output-measurement m").is_err(), "both");
     }
 

@@ -54,7 +54,10 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
     let mut conversion = Conversion {
         model: args.model.clone().unwrap_or_default(),
         work: args.work_dir.clone(),
-        output: args.output.clone(),
+        output: args
+            .output
+            .clone()
+            .or_else(|| args.output_measurement.is_none().then(|| args.work_dir.join("output"))),
         calibration: args.calibration.clone().unwrap_or_default(),
         column: args.column.clone(),
         bits: args.bits,
