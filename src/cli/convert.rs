@@ -11,6 +11,13 @@ use super::failure::Usage;
 use super::units;
 pub(crate) use run::run;
 
+/// Defaults of ExLlamaV2 0.3.2.
+const DEFAULT_BITS: f64 = 4.125;
+const DEFAULT_HEAD_BITS: u32 = 6;
+const DEFAULT_ROWS: usize = 100;
+const DEFAULT_MEASUREMENT_ROWS: usize = 16;
+const DEFAULT_LENGTH: usize = 2048;
+
 /// Quantize a Hugging Face model directory to EXL2.
 ///
 /// ExLlamaV2's command lines work unchanged: its spellings of these flags are accepted too. As there, -o is
@@ -33,10 +40,10 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) column: Option<String>,
     /// Average bits per weight of the decoder's linears, all that is stored for them included.
-    #[arg(short = 'b', long, value_name = "BITS", default_value_t = 4.125, value_parser = parse_bits)]
+    #[arg(short = 'b', long, value_name = "BITS", default_value_t = DEFAULT_BITS, value_parser = parse_bits)]
     pub(crate) bits: f64,
     /// Bits of the head: 2, 3, 4, 5, 6 or 8 [also: -hb].
-    #[arg(long, value_name = "BITS", default_value_t = 6, value_parser = parse_head_bits)]
+    #[arg(long, value_name = "BITS", default_value_t = DEFAULT_HEAD_BITS, value_parser = parse_head_bits)]
     pub(crate) head_bits: u32,
     /// Reuse this measurement of the same model, for another number of bits.
     #[arg(short = 'm', long, value_name = "FILE")]
@@ -48,16 +55,16 @@ pub(crate) struct ConvertArgs {
     #[arg(long)]
     pub(crate) no_resume: bool,
     /// Rows of calibration text to quantize with.
-    #[arg(short = 'r', long, value_name = "COUNT", default_value_t = 100, value_parser = parse_count)]
+    #[arg(short = 'r', long, value_name = "COUNT", default_value_t = DEFAULT_ROWS, value_parser = parse_count)]
     pub(crate) rows: usize,
     /// Tokens in each of these rows.
-    #[arg(short = 'l', long, value_name = "TOKENS", default_value_t = 2048, value_parser = parse_count)]
+    #[arg(short = 'l', long, value_name = "TOKENS", default_value_t = DEFAULT_LENGTH, value_parser = parse_count)]
     pub(crate) length: usize,
     /// Rows of calibration text to measure with [also: -mr].
-    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = parse_count)]
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MEASUREMENT_ROWS, value_parser = parse_count)]
     pub(crate) measurement_rows: usize,
     /// Tokens in each row when measuring [also: -ml].
-    #[arg(long, value_name = "TOKENS", default_value_t = 2048, value_parser = parse_count)]
+    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_LENGTH, value_parser = parse_count)]
     pub(crate) measurement_length: usize,
     /// Largest output file in MiB; 0 writes one file [also: -ss].
     #[arg(long, value_name = "MIB", default_value_t = 8192, allow_negative_numbers = true)]

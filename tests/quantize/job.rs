@@ -30,6 +30,24 @@ fn changed_flags_are_refused_with_the_difference() {
     let stderr = expect(&convert("3.0").run(), 0);
     assert!(stderr.contains("finished already"), "{stderr}");
     assert_eq!(files(&output), finished);
+
+    // The working directory alone names the job; a flag beside it is no less heard.
+    let resume = |flags: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_exlay"));
+        command.arg("convert").arg("-o").arg(&work).arg("-cf").arg(&output).args(flags).output().unwrap()
+    };
+    let stderr = expect(&resume(&[]), 0);
+    assert!(stderr.contains("finished already"), "{stderr}");
+    let stderr = expect(&resume(&["-b", "3.5"]), 1);
+    assert!(stderr.contains("--bits"), "{stderr}");
+
+    // Another output of the same job is written anew, one with other content is left alone.
+    let other = home.path().join("other");
+    expect(&convert("3.0").with("-cf", &other).run(), 0);
+    assert_eq!(files(&other), finished);
+    std::fs::write(other.join("notes.txt"), "mine").unwrap();
+    let stderr = expect(&convert("3.0").with("-cf", &other).run(), 1);
+    assert!(stderr.contains("--output") && stderr.contains("other files"), "{stderr}");
 }
 
 #[test]

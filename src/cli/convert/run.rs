@@ -7,7 +7,10 @@ use exlay::quant::convert::{Conversion, Converted, convert};
 use exlay::quant::job::{Inputs, Job};
 use exlay::quant::report::Reporter;
 
-use super::{CALIBRATION_NEEDED, ConvertArgs, ConvertReport};
+use super::{
+    CALIBRATION_NEEDED, ConvertArgs, ConvertReport, DEFAULT_BITS, DEFAULT_HEAD_BITS, DEFAULT_LENGTH,
+    DEFAULT_MEASUREMENT_ROWS, DEFAULT_ROWS,
+};
 use crate::cli::failure::Usage;
 use crate::cli::progress::Progress;
 use crate::cli::{GlobalArgs, output};
@@ -90,21 +93,32 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
 }
 
 fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
-    let text = |name: &str| recorded.get(name).unwrap_or_default().to_owned();
-    let number = |name: &str, otherwise: usize| {
-        recorded.get(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+    let text = |name: &str| recorded.get(name).filter(|value| !value.is_empty());
+    conversion.model = text("--model").unwrap_or_default().into();
+    let path = |given: PathBuf, name: &str| match given.as_os_str().is_empty() {
+        true => text(name).map(PathBuf::from).unwrap_or_default(),
+        false => given,
     };
-    conversion.model = text("--model").into();
-    conversion.calibration = text("--calibration").into();
-    conversion.column = Some(text("--column")).filter(|column| !column.is_empty());
-    conversion.bits = text("--bits").parse().unwrap_or(conversion.bits);
-    conversion.head_bits = number("--head-bits", conversion.head_bits as usize) as u32;
-    let measurement = text("--measurement");
-    conversion.measurement = (!measurement.is_empty()).then(|| measurement.into());
-    conversion.rows = (number("--rows", conversion.rows.0), number("--length", conversion.rows.1));
-    let (rows, length) = conversion.measurement_rows;
-    conversion.measurement_rows =
-        (number("--measurement-rows", rows), number("--measurement-length", length));
+    conversion.calibration = path(std::mem::take(&mut conversion.calibration), "--calibration");
+    let measurement = path(conversion.measurement.take().unwrap_or_default(), "--measurement");
+    conversion.measurement = Some(measurement).filter(|path| !path.as_os_str().is_empty());
+    conversion.column = conversion.column.take().or_else(|| text("--column").map(str::to_owned));
+    let number = |given: &mut usize, default: usize, name: &str| resume(given, default, text(name));
+    resume(&mut conversion.bits, DEFAULT_BITS, text("--bits"));
+    resume(&mut conversion.head_bits, DEFAULT_HEAD_BITS, text("--head-bits"));
+    number(&mut conversion.rows.0, DEFAULT_ROWS, "--rows");
+    number(&mut conversion.rows.1, DEFAULT_LENGTH, "--length");
+    number(&mut conversion.measurement_rows.0, DEFAULT_MEASUREMENT_ROWS, "--measurement-rows");
+    number(&mut conversion.measurement_rows.1, DEFAULT_LENGTH, "--measurement-length");
+}
+
+/// Takes the recorded value where the flag was left at its default; another is kept, and the job refuses it by name.
+fn resume<T: PartialEq + std::str::FromStr>(given: &mut T, default: T, recorded: Option<&str>) {
+    if *given == default
+        && let Some(value) = recorded.and_then(|value| value.parse().ok())
+    {
+        *given = value;
+    }
 }
 
 /// Lines and a bar on stderr.
