@@ -24,7 +24,7 @@ pub(crate) struct GenerateArgs {
     #[arg(short = 'm', long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// Text to continue.
-    #[arg(short = 'p', long, value_name = "TEXT")]
+    #[arg(short = 'p', long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: String,
     /// Most tokens to generate.
     #[arg(short = 't', long, value_name = "COUNT", default_value_t = 128)]
@@ -36,7 +36,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value = "device")]
     pub(crate) embedding: Embedding,
     /// End the text before this string; can be given several times.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -285,6 +285,12 @@ mod tests {
         ] {
             assert_eq!(default_context(prompt, tokens, limit), context, "{prompt} {tokens} {limit}");
         }
+    }
+
+    #[test]
+    fn texts_may_begin_with_a_hyphen() {
+        let args = parse::<GenerateArgs>("generate -m dir -p -x --stop -").unwrap();
+        assert_eq!((args.prompt.as_str(), args.stop), ("-x", vec!["-".to_owned()]));
     }
 
     fn report() -> GenerateReport {

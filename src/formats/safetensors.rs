@@ -110,10 +110,11 @@ impl Checkpoint {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
-        let file = File::open(&path).map_err(Error::io(&path))?;
-        if !file.metadata().map_err(Error::io(&path))?.is_file() {
+        // Looked at before it is opened: opening a named pipe would wait for a writer.
+        if !std::fs::metadata(&path).map_err(Error::io(&path))?.is_file() {
             return Err(Error::file(&path, "is not a regular file; a model's files must be"));
         }
+        let file = File::open(&path).map_err(Error::io(&path))?;
         // SAFETY: the map is private to this struct and only read. Another process that cuts the file
         // short while it is mapped can end this one by a signal; that is the price of every mapped
         // reader of models, and nothing here writes to a model that is open.
