@@ -28,7 +28,7 @@ if [ $model = tiny-stories ]; then
     minutes="a few minutes"
     prompt="Once upon a time"
 else
-    rows=24 length=512 measurement_rows=4 measurement_length=512
+    rows=8 length=256 measurement_rows=2 measurement_length=256
     minutes="up to half an hour on two cores without a GPU, a few minutes with one"
     prompt="The capital of France is"
 fi
