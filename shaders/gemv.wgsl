@@ -7,10 +7,7 @@ override WG: u32;
 #import "common/index.wgsl"
 #import "common/reduce.wgsl"
 
-struct Params { rows: u32, n: u32, k: u32, out_cols: u32, first: u32, flags: u32 }
-var<immediate> p: Params;
-const BIAS: u32 = 1u;
-const ADD: u32 = 2u;
+#import "common/product.wgsl"
 
 @group(0) @binding(0) var<storage, read> x: array<vec2<f32>>;
 @group(0) @binding(1) var<storage, read> w: array<u32>;
@@ -32,15 +29,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         let b = unpack2x16float(w[n * pairs + i]);
         sum += a.x * b.x + a.y * b.y;
     }
-    var total = workgroup_sum(sum, lane);
+    let total = workgroup_sum(sum, lane);
     if (lane.index == 0u) {
-        let at = row * p.out_cols + p.first + n;
-        if ((p.flags & BIAS) != 0u) {
-            total += bias[n];
-        }
-        if ((p.flags & ADD) != 0u) {
-            total += y[at];
-        }
-        y[at] = total;
+        store_output(row, n, total);
     }
 }

@@ -9,10 +9,7 @@
 // Oracle: reference/matmul.rs.
 override WG: u32;
 
-struct Params { rows: u32, n: u32, k: u32, out_cols: u32, first: u32, flags: u32 }
-var<immediate> p: Params;
-const BIAS: u32 = 1u;
-const ADD: u32 = 2u;
+#import "common/product.wgsl"
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> w: array<f16>;
@@ -82,15 +79,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) i
         let row = row0 + i / EDGE;
         let n = n0 + i % EDGE;
         if (row < p.rows && n < p.n) {
-            let at = row * p.out_cols + p.first + n;
-            var total = out_tile[(i / EDGE) * OUT_PITCH + i % EDGE];
-            if ((p.flags & BIAS) != 0u) {
-                total += bias[n];
-            }
-            if ((p.flags & ADD) != 0u) {
-                total += y[at];
-            }
-            y[at] = total;
+            let total = out_tile[(i / EDGE) * OUT_PITCH + i % EDGE];
+            store_output(row, n, total);
         }
     }
 }

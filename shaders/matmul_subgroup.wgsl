@@ -4,10 +4,7 @@
 // Oracle: reference/matmul.rs.
 const TILE: u32 = 32u;
 
-struct Params { rows: u32, n: u32, k: u32, out_cols: u32, first: u32, flags: u32 }
-var<immediate> p: Params;
-const BIAS: u32 = 1u;
-const ADD: u32 = 2u;
+#import "common/product.wgsl"
 
 @group(0) @binding(0) var<storage, read> x: array<vec2<f32>>;
 @group(0) @binding(1) var<storage, read> w: array<u32>;
@@ -98,15 +95,7 @@ fn store(row: u32, n: u32, sums: vec4<f32>) {
     }
     for (var i = 0u; i < 4u; i++) {
         if (n + i < p.n) {
-            let at = row * p.out_cols + p.first + n + i;
-            var total = sums[i];
-            if ((p.flags & BIAS) != 0u) {
-                total += bias[n + i];
-            }
-            if ((p.flags & ADD) != 0u) {
-                total += y[at];
-            }
-            y[at] = total;
+            store_output(row, n + i, sums[i]);
         }
     }
 }

@@ -9,10 +9,7 @@
 // Oracle: reference/quant_matmul.rs.
 #import "generated/unpack.wgsl"
 
-struct Params { rows: u32, n: u32, k: u32, out_cols: u32, first: u32, flags: u32 }
-var<immediate> p: Params;
-const BIAS: u32 = 1u;
-const ADD: u32 = 2u;
+#import "common/product.wgsl"
 const SLICES: u32 = 8u;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -50,15 +47,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
     for (var s = 0u; s < SLICES; s++) {
         total += parts[s * 32u + lane.x];
     }
-    let at = row * p.out_cols + p.first + n;
     if (p.first + n >= p.out_cols) {
         return; // a padding column
     }
-    if ((p.flags & BIAS) != 0u) {
-        total += bias[n];
-    }
-    if ((p.flags & ADD) != 0u) {
-        total += y[at];
-    }
-    y[at] = total;
+    store_output(row, n, total);
 }

@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = embed![
     "common/eight_single.wgsl",
     "common/half.wgsl",
     "common/index.wgsl",
+    "common/product.wgsl",
     "common/reduce.wgsl",
     "common/reduce_subgroup.wgsl",
     "common/store_half.wgsl",

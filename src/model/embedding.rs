@@ -8,8 +8,8 @@ use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::embed::embed;
 use crate::ops::{DenseMatrix, Tensor};
 
-/// Name of the table in the files.
-pub(super) const TABLE: &str = "model.embed_tokens.weight";
+/// Name of the embedding table in the files.
+pub const EMBEDDING_TABLE: &str = "model.embed_tokens.weight";
 
 /// Where the embedding table is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -40,7 +40,7 @@ impl Embedding {
         config: &LlamaConfig,
         placement: Placement,
     ) -> Result<Self> {
-        let view = checkpoint.get(TABLE)?;
+        let view = checkpoint.get(EMBEDDING_TABLE)?;
         view.expect_shape(&[config.vocab_size, config.hidden_size])?;
         if placement == Placement::Host {
             return Ok(Self::Host(config.hidden_size));
@@ -82,7 +82,7 @@ impl Embedding {
 
 /// Rows of the table for `tokens`, rounded to halves as the device's table is: [tokens, cols].
 pub(super) fn host_rows(checkpoint: &Checkpoint, tokens: &[u32], cols: usize) -> Result<Vec<f32>> {
-    let view = checkpoint.get(TABLE)?;
+    let view = checkpoint.get(EMBEDDING_TABLE)?;
     let row_bytes = view.dtype.size() * cols;
     let mut rows = Vec::with_capacity(tokens.len() * cols);
     for &token in tokens {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::block::head_spec;
-use super::embedding::TABLE;
+use super::embedding::EMBEDDING_TABLE;
 use super::linear::{Linear, LinearGroup};
 use super::scratch::Scratch;
 use super::weights::load_norm;
@@ -44,6 +44,13 @@ struct Prepared {
     list: CommandList,
 }
 
+/// Name of the tensor that holds the head's float weights: its own, or the embedding table where they are tied and none
+/// is stored.
+pub fn head_weight(checkpoint: &Checkpoint, config: &LlamaConfig) -> String {
+    let own = format!("{}.weight", head_spec(config).name);
+    if config.tie_word_embeddings && !checkpoint.has(&own) { EMBEDDING_TABLE.to_owned() } else { own }
+}
+
 impl Head {
     /// Loads the head: a stored `lm_head` (packed or not) wins over the tied embedding.
     ///
@@ -51,12 +58,10 @@ impl Head {
     /// As the file and the device report.
     pub fn load(device: &Device, checkpoint: &Checkpoint, config: &LlamaConfig) -> Result<Self> {
         let spec = head_spec(config);
-        let stored =
-            exl2::has_packed(checkpoint, &spec.name) || checkpoint.has(&format!("{}.weight", spec.name));
-        let linear = if stored || !config.tie_word_embeddings {
+        let linear = if exl2::has_packed(checkpoint, &spec.name) {
             Linear::load(device, checkpoint, &spec, &[])?
         } else {
-            let view = checkpoint.get(TABLE)?;
+            let view = checkpoint.get(&head_weight(checkpoint, config))?;
             view.expect_shape(&[spec.n, spec.k])?;
             Linear::dense(device, &view, spec.n, spec.k, None)?
         };

@@ -8,11 +8,10 @@ use serde_json::{Map, Value, json};
 use super::atomic::{sync_parent, write_atomic};
 use super::fingerprint::file_digest;
 use super::quantize::PackedBlock;
-use super::source::EMBEDDING;
 use crate::formats::config::LlamaConfig;
 use crate::formats::exl2::{read_packed, write_packed};
 use crate::formats::safetensors::{Checkpoint, Dtype, ShardWriter};
-use crate::model::{BlockSpec, blocks, head_spec};
+use crate::model::{BlockSpec, EMBEDDING_TABLE, blocks, head_spec};
 use crate::{Error, Result};
 
 /// What the signature in config.json tells of the conversion.
@@ -49,9 +48,9 @@ impl Output {
     /// Starts a directory. What an earlier, killed run left aside is deleted.
     ///
     /// # Errors
-    /// As [`check_free`] and the system report.
+    /// As [`make_free`] and the system report.
     pub fn create(directory: &Path, shard_bytes: u64) -> Result<Self> {
-        check_free(directory)?;
+        make_free(directory)?;
         let partial = partial_path(directory);
         if partial.exists() {
             fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
@@ -66,7 +65,7 @@ impl Output {
     /// # Errors
     /// As the files report.
     pub fn write_model_tensors(&mut self, source: &Checkpoint) -> Result<()> {
-        self.write_float(source, EMBEDDING)?;
+        self.write_float(source, EMBEDDING_TABLE)?;
         self.write_float(source, "model.norm.weight")
     }
 
@@ -134,12 +133,9 @@ impl Sealed {
     /// Gives it its name.
     ///
     /// # Errors
-    /// As [`check_free`] and the system report.
+    /// As [`make_free`] and the system report.
     pub fn publish(self) -> Result<()> {
-        check_free(&self.directory)?;
-        if self.directory.exists() {
-            fs::remove_dir(&self.directory).map_err(Error::io(&self.directory))?;
-        }
+        make_free(&self.directory)?;
         fs::rename(&self.partial, &self.directory).map_err(Error::io(&self.directory))?;
         sync_parent(&self.directory)
     }
@@ -166,7 +162,7 @@ pub fn directory_digest(directory: &Path) -> Result<String> {
 ///
 /// # Errors
 /// [`Error::Argument`] that names it.
-pub fn check_free(directory: &Path) -> Result<()> {
+pub fn make_free(directory: &Path) -> Result<()> {
     let refuse = |why: &str| Err(Error::argument("--output", format!("{} {why}", directory.display())));
     if directory.file_name().is_none() {
         return refuse("cannot be replaced; name a directory that is not there yet");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::allocate::{Candidate, Target, allocate};
-use super::compile::{check_free, directory_digest};
+use super::compile::{directory_digest, make_free};
 use super::fingerprint::{ModelIdentity, file_digest};
 use super::job::Inputs;
 use super::options::BlockOptions;
@@ -148,7 +148,7 @@ impl Conversion {
         {
             return Ok(true);
         }
-        check_free(output)?;
+        make_free(output)?;
         Ok(false)
     }
 

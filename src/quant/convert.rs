@@ -7,7 +7,7 @@ use super::allocate::{Allocation, Target, allocate};
 use super::atomic::write_atomic;
 use super::block_file::{read_block, write_block};
 use super::calibrate::token_rows;
-use super::compile::{Output, Recount, Signature, recount};
+use super::compile::{Output, Recount, Signature, make_free, recount};
 pub use super::conversion::Conversion;
 use super::conversion::OUTPUT_DIGEST;
 use super::fingerprint::{ModelIdentity, file_digest};
@@ -64,6 +64,10 @@ pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Repo
     }
     let mut run = Run { conversion, job, identity, digest, model, text, saved: Instant::now() };
     if let (Some(output), true) = (&conversion.output, made) {
+        if !matches!(opening, Opening::Resumed) {
+            // Without the job's record nothing tells whether the output is of these flags.
+            make_free(output)?;
+        }
         reporter.note("The job is finished already");
         run.job.advance(Stage::Finished, 0)?;
         return Ok(Converted::Model(recount(output)?));

@@ -5,10 +5,7 @@ use half::f16;
 
 use super::weights::FloatWeights;
 use crate::Result;
-use crate::model::{LinearSpec, Role, Streamed};
-
-/// Name of the embedding table, which is also the head where none is stored.
-pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+use crate::model::{LinearSpec, Role, Streamed, head_weight};
 
 /// The weights of a linear, on the device.
 ///
@@ -16,9 +13,11 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 /// As the file reports; [`crate::Error::Numerical`] when a weight is not finite.
 pub(super) fn weights(model: &Streamed, spec: &LinearSpec) -> Result<FloatWeights> {
     let checkpoint = model.checkpoint();
-    let own = format!("{}.weight", spec.name);
-    let tied = spec.output == Role::Logits && !checkpoint.has(&own) && model.config().tie_word_embeddings;
-    let view = checkpoint.get(if tied { EMBEDDING } else { &own })?;
+    let name = match spec.output {
+        Role::Logits => head_weight(checkpoint, model.config()),
+        _ => format!("{}.weight", spec.name),
+    };
+    let view = checkpoint.get(&name)?;
     view.expect_shape(&[spec.n, spec.k])?;
     FloatWeights::upload(model.device(), &spec.name, &view.to_f32()?, (spec.n, spec.k))
 }
