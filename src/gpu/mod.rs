@@ -16,7 +16,7 @@ mod list;
 mod shader;
 
 pub use adapter::{Adapter, adapters, select};
-pub use buffer::Buffer;
+pub use buffer::{Buffer, VIEW_ALIGNMENT};
 pub use capabilities::{Capabilities, Tier};
 pub use device::{Device, DeviceOptions, Memory};
 pub use kernel::{Binding, Interface, Kernel, parse};

@@ -8,6 +8,7 @@
 //! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_subgroup`, `matmul_coop` | `reference::matmul` |
 //! | [`quant_matmul`] | the same with packed weights | `quant_gemv` | `reference::quant_matmul` |
 //! | [`dequantize`] | packed weights to halves | `dequantize` | `reference::dequantize` |
+//! | [`reorder`] | packed words to the device's order | `reorder` | `reference::reorder` |
 //! | [`rope`] | rotary positions | `rope` | `reference::rope` |
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
 //! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
@@ -35,6 +36,7 @@ pub mod matmul_tn;
 pub mod pack;
 pub mod permute;
 pub mod quant_matmul;
+pub mod reorder;
 pub mod rms_norm;
 pub mod rope;
 pub mod scale_search;
@@ -48,7 +50,7 @@ mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
-pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes, slab_columns};
+pub use quant::{Permutation, QuantMatrix, QuantSlab, block_table, decode_bytes, slab_columns};
 pub use tall::TallMatrix;
 pub use tensor::Tensor;
 
@@ -75,6 +77,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         permute::variant(),
         quant_matmul::variant(),
         dequantize::variant(),
+        reorder::variant(),
         rope::variant(),
         cache::variant(CachePrecision::Half),
         cache::variant(CachePrecision::Single),

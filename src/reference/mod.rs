@@ -18,6 +18,7 @@ pub mod pack;
 pub mod permute;
 pub mod quant_matmul;
 pub mod real;
+pub mod reorder;
 pub mod rms_norm;
 pub mod rope;
 pub mod scale_search;
