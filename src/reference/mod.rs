@@ -10,6 +10,7 @@ pub mod cache_write;
 pub mod dequantize;
 pub mod dot;
 pub mod embed;
+pub mod fixed;
 pub mod gptq;
 pub mod llama;
 pub mod matmul;

@@ -12,6 +12,7 @@ mod cache_write;
 mod dequantize;
 mod device;
 mod embed;
+mod fused;
 mod gemv;
 mod lists;
 mod matmul;
