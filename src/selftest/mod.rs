@@ -20,7 +20,6 @@ mod output;
 mod packed;
 mod permute;
 mod quant_matmul;
-mod random;
 mod rms_norm;
 mod rope;
 mod swiglu;
@@ -41,11 +40,12 @@ pub use output::{POISON, poisoned, run_list};
 pub use packed::Packing;
 pub use permute::Permute;
 pub use quant_matmul::QuantMatmul;
-pub use random::Random;
 pub use rms_norm::RmsNorm;
 pub use rope::Rope;
 pub use swiglu::Swiglu;
 pub use weight_error::WeightError;
+
+pub use crate::random::Random;
 
 use crate::gpu::Device;
 use crate::{Error, Result};
