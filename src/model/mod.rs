@@ -17,6 +17,7 @@ mod pass;
 mod scratch;
 mod source;
 mod streamed;
+mod synthetic;
 mod weights;
 
 pub use batch::{Batch, Row};
@@ -30,6 +31,7 @@ pub use pass::{Pass, Tap};
 pub use scratch::Scratch;
 pub use source::WeightSource;
 pub use streamed::{Runner, RunnerTap, Streamed};
+pub use synthetic::{Shape, Synthetic};
 pub use weights::{Block, load_norm};
 
 pub use crate::ops::cache::CachePrecision;

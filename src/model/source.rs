@@ -10,7 +10,7 @@ use crate::formats::safetensors::{Checkpoint, TensorView};
 use crate::packing::PackedMatrix;
 use crate::{Error, Result};
 
-/// Weights by name, on the host. A [`Checkpoint`] is one.
+/// Weights by name, on the host. A [`Checkpoint`] is one, [`super::Synthetic`] another.
 pub trait WeightSource: Send + Sync {
     /// Whether there is a float tensor of this name.
     fn has(&self, name: &str) -> bool;
