@@ -46,6 +46,7 @@ const FILES: &[(&str, &str)] = embed![
     "pack.wgsl",
     "permute.wgsl",
     "quant_gemv.wgsl",
+    "read_bandwidth.wgsl",
     "rms_norm.wgsl",
     "rope.wgsl",
     "scale_error.wgsl",

@@ -20,6 +20,7 @@ mod output;
 mod packed;
 mod permute;
 mod quant_matmul;
+mod read_bandwidth;
 mod rms_norm;
 mod rope;
 mod swiglu;
@@ -40,6 +41,7 @@ pub use output::{POISON, poisoned, run_list};
 pub use packed::Packing;
 pub use permute::Permute;
 pub use quant_matmul::QuantMatmul;
+pub use read_bandwidth::ReadBandwidth;
 pub use rms_norm::RmsNorm;
 pub use rope::Rope;
 pub use swiglu::Swiglu;
@@ -135,6 +137,7 @@ pub fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     all.extend(group::cases(shapes));
     all.extend(weight_error::cases(shapes));
     all.extend(dot::cases(shapes));
+    all.extend(read_bandwidth::cases(shapes));
     all
 }
 
