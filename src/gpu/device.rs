@@ -87,7 +87,7 @@ impl Device {
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("exlay"),
-            required_features: capabilities.features(),
+            required_features: capabilities.features() | super::timing::features(&adapter.raw),
             required_limits: limits.clone(),
             experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,

@@ -14,6 +14,7 @@ mod device;
 mod kernel;
 mod list;
 mod shader;
+mod timing;
 
 pub use adapter::{Adapter, adapters, select};
 pub use buffer::{Buffer, VIEW_ALIGNMENT};
@@ -22,3 +23,4 @@ pub use device::{Device, DeviceOptions, Memory};
 pub use kernel::{Binding, Interface, Kernel, parse};
 pub use list::{CommandList, flat_grid};
 pub use shader::{Variant, kernel_stems, source};
+pub use timing::{Clock, Profile};

@@ -50,6 +50,7 @@ const FILES: &[(&str, &str)] = embed![
     "pack.wgsl",
     "permute.wgsl",
     "quant_gemv.wgsl",
+    "read_bandwidth.wgsl",
     "reorder.wgsl",
     "residual_norm.wgsl",
     "rms_norm.wgsl",

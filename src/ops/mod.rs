@@ -23,6 +23,7 @@
 //! | [`weight_error`] | w − decoded, bit check | `weight_error` | `reference::weight_error` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
+//! | [`read_bandwidth`] | xor of words | `read_bandwidth` | `reference::read_bandwidth` |
 //!
 //! An operation checks shapes, picks the variant for the device's tier and adds dispatches to a list; nothing runs
 //! until the list does. Which variants exist is told by [`variants`], so that a test can compile them all.
@@ -41,6 +42,7 @@ pub mod matmul_tn;
 pub mod pack;
 pub mod permute;
 pub mod quant_matmul;
+pub mod read_bandwidth;
 pub mod reorder;
 pub mod residual_norm;
 pub mod rms_norm;
@@ -100,6 +102,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         weight_error::variant(),
         dot::variant(),
         gather_rows::variant(),
+        read_bandwidth::variant(),
     ];
     all.extend(scale_search::variants());
     all.extend(group_gemv::variants());

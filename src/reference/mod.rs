@@ -18,6 +18,7 @@ pub mod matmul_tn;
 pub mod pack;
 pub mod permute;
 pub mod quant_matmul;
+pub mod read_bandwidth;
 pub mod real;
 pub mod reorder;
 pub mod rms_norm;

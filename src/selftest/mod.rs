@@ -22,7 +22,7 @@ mod output;
 mod packed;
 mod permute;
 mod quant_matmul;
-mod random;
+mod read_bandwidth;
 mod reorder;
 mod residual_norm;
 mod rms_norm;
@@ -47,7 +47,7 @@ pub use output::{POISON, poisoned, run_list};
 pub use packed::Packing;
 pub use permute::Permute;
 pub use quant_matmul::QuantMatmul;
-pub use random::Random;
+pub use read_bandwidth::ReadBandwidth;
 pub use reorder::Reorder;
 pub use residual_norm::ResidualNorm;
 pub use rms_norm::RmsNorm;
@@ -55,6 +55,8 @@ pub use rope::Rope;
 pub use swiglu::Swiglu;
 pub use swiglu_gather::SwigluGather;
 pub use weight_error::WeightError;
+
+pub use crate::random::Random;
 
 use crate::gpu::Device;
 use crate::{Error, Result};
@@ -148,6 +150,7 @@ pub fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     all.extend(group::cases(shapes));
     all.extend(weight_error::cases(shapes));
     all.extend(dot::cases(shapes));
+    all.extend(read_bandwidth::cases(shapes));
     all
 }
 
