@@ -18,7 +18,7 @@ mod units;
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use exlay::gpu::{self, Device, DeviceOptions, Tier};
+use exlay::gpu::{self, Arithmetic, Device, DeviceOptions, Tier};
 use exlay::model::Placement;
 
 /// Quantizes Llama-family models to mixed-precision EXL2 and runs them on any GPU.
@@ -58,6 +58,10 @@ pub(crate) struct GlobalArgs {
     /// Use no more of the adapter than this tier of features: plain, subgroup or coop.
     #[arg(long, global = true, value_parser = str::parse::<Tier>, help_heading = "Device")]
     pub(crate) tier: Option<Tier>,
+    /// Multiply the few rows of generation with packed weights in this arithmetic: f32 or fx16 (16-bit fixed point). If not
+    /// given, the adapter's capabilities decide.
+    #[arg(long, global = true, value_parser = str::parse::<Arithmetic>, help_heading = "Device")]
+    pub(crate) arithmetic: Option<Arithmetic>,
     /// Use at most this much device memory, for example 8G or 512M.
     #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_size, help_heading = "Device")]
     pub(crate) vram: Option<u64>,
@@ -75,6 +79,7 @@ impl GlobalArgs {
         let adapter = gpu::select(self.adapter.as_deref())?;
         let options = DeviceOptions {
             tier: self.tier,
+            arithmetic: self.arithmetic,
             checked: self.checked,
             memory_limit: self.vram,
             ..DeviceOptions::default()

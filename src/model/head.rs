@@ -57,14 +57,14 @@ impl Head {
     /// As the source and the device report.
     pub fn load(device: &Device, source: &dyn WeightSource, config: &LlamaConfig) -> Result<Self> {
         let spec = head_spec(config);
-        let linear = match source.packed(&spec)? {
-            Some(matrix) => Linear::packed(device, &spec, &matrix, &[])?,
-            None => {
-                let name = head_weight(source, config);
-                Linear::Dense(load_dense(device, source, &name, [spec.n, spec.k], None)?)
-            }
+        let group = if source.has_packed(&spec) {
+            LinearGroup::load(device, source, &[spec])?
+        } else {
+            let name = head_weight(source, config);
+            let dense = load_dense(device, source, &name, [spec.n, spec.k], None)?;
+            LinearGroup::new(vec![Arc::new(Linear::Dense(dense))])
         };
-        Self::new(device, source, config, Arc::new(linear))
+        Self::with(device, source, config, group)
     }
 
     /// A head with these weights.
@@ -77,17 +77,36 @@ impl Head {
         config: &LlamaConfig,
         linear: Arc<Linear>,
     ) -> Result<Self> {
+        Self::with(device, source, config, LinearGroup::new(vec![linear]))
+    }
+
+    fn with(
+        device: &Device,
+        source: &dyn WeightSource,
+        config: &LlamaConfig,
+        group: LinearGroup,
+    ) -> Result<Self> {
         let hidden = config.hidden_size;
         let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(1, 256);
         Ok(Self {
             norm: load_norm(device, source, NORM, hidden)?,
-            group: LinearGroup::new(vec![linear]),
+            group,
             input: Tensor::zeros(device, "head input", rows, hidden)?,
             normed: Tensor::zeros(device, "head normed", rows, hidden)?,
             logits: Tensor::zeros(device, "logits", rows, config.vocab_size)?,
             eps: config.rms_norm_eps,
             prepared: Mutex::default(),
         })
+    }
+
+    /// The norm's weights [1, hidden].
+    pub(super) fn norm(&self) -> &Tensor {
+        &self.norm
+    }
+
+    /// The weights.
+    pub(super) fn group(&self) -> &LinearGroup {
+        &self.group
     }
 
     /// Rows of a slice.

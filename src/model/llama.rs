@@ -6,6 +6,7 @@ use std::path::Path;
 use super::batch::{Batch, Row};
 use super::block::blocks;
 use super::cache::{Cache, CacheSize};
+use super::decode::{Decode, DecodeModel, own_keys};
 use super::embedding::{Embedding, Placement};
 use super::head::Head;
 use super::pass::{Pass, rope_table};
@@ -14,7 +15,8 @@ use super::source::WeightSource;
 use super::weights::Block;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
-use crate::gpu::{CommandList, Device};
+use crate::gpu::{Arithmetic, CommandList, Device};
+use crate::ops::attention_decode::OwnKeys;
 use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result};
@@ -56,6 +58,9 @@ pub struct Llama {
     rope: RopeTable,
     batch: Batch,
     lists: HashMap<usize, CommandList>,
+    /// The pass of few rows, where the weights allow it, and its lists by rows and whether their slots repeat.
+    decode: Option<Decode>,
+    decode_lists: HashMap<(usize, bool), CommandList>,
     memory: MemoryByPart,
 }
 
@@ -116,6 +121,8 @@ impl Llama {
         let head = Head::load(device, &*source, &config)?;
         device.wait("weights")?;
         part(&mut memory.weights);
+        let decode = Decode::new(device, &config, &loaded, &head, context, rows)?;
+        part(&mut memory.scratch);
         let (device, blocks) = (device.clone(), loaded);
         let lists = HashMap::new();
         Ok(Self {
@@ -130,6 +137,8 @@ impl Llama {
             rope,
             batch,
             lists,
+            decode,
+            decode_lists: HashMap::new(),
             memory,
         })
     }
@@ -163,13 +172,17 @@ impl Llama {
         let most = self.scratch.rows();
         let mut logits = Vec::with_capacity(wanted.len() * self.config.vocab_size);
         for (index, chunk) in rows.chunks(most).enumerate() {
-            self.pass(chunk)?;
             let first = index * most;
             let here: Vec<usize> = wanted
                 .iter()
                 .filter(|&&row| row >= first && row < first + chunk.len())
                 .map(|row| row - first)
                 .collect();
+            if self.decode.as_ref().is_some_and(|decode| chunk.len() <= decode.rows()) {
+                logits.extend(self.decode(chunk, &here)?);
+                continue;
+            }
+            self.pass(chunk)?;
             for slice in here.chunks(self.slice_rows()) {
                 logits.extend(self.logits(slice)?);
             }
@@ -193,6 +206,45 @@ impl Llama {
             self.lists.insert(bucket, list);
         }
         self.lists[&bucket].run()
+    }
+
+    /// Arithmetic of products of few rows; `None` where the weights are not all packed.
+    pub fn arithmetic(&self) -> Option<Arithmetic> {
+        self.decode.as_ref().map(Decode::arithmetic)
+    }
+
+    /// Runs a few rows the short way; the logits [wanted, vocabulary] of those that are wanted.
+    fn decode(&mut self, rows: &[Row], wanted: &[usize]) -> Result<Vec<f32>> {
+        let Some(decode) = &self.decode else { return Ok(Vec::new()) };
+        let bucket = rows.len().next_power_of_two();
+        let CacheSize { slots, context } = self.cache.size();
+        self.batch.set(rows, bucket, self.config.vocab_size, slots, context)?;
+        let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
+        self.embedding.send(&*self.source, &tokens, decode.embedded())?;
+        let own = own_keys(rows);
+        let key = (bucket, own == OwnKeys::Stored);
+        if !self.decode_lists.contains_key(&key) {
+            let mut list = CommandList::new(&self.device, format!("decode of {bucket} rows"));
+            self.embedding.record(&mut list, self.batch.tokens(), decode.embedded(), bucket)?;
+            decode.record(&mut list, &self.decode_model(), bucket, own)?;
+            self.decode_lists.insert(key, list);
+        }
+        self.decode_lists[&key].run()?;
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        decode.logits(&self.head).read(bucket, wanted, self.config.vocab_size)
+    }
+
+    fn decode_model(&self) -> DecodeModel<'_> {
+        DecodeModel {
+            config: &self.config,
+            blocks: &self.blocks,
+            head: &self.head,
+            cache: &self.cache,
+            rope: &self.rope,
+            state: self.batch.state(),
+        }
     }
 
     /// Logits [wanted, vocabulary] of rows of the last pass, at most [`Llama::slice_rows`] of them.

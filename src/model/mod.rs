@@ -9,6 +9,7 @@
 mod batch;
 mod block;
 mod cache;
+mod decode;
 mod embedding;
 mod head;
 mod linear;
@@ -23,6 +24,7 @@ mod weights;
 pub use batch::{Batch, Row};
 pub use block::{BlockKind, BlockSpec, GroupSpec, LinearSpec, Role, blocks, head_spec};
 pub use cache::{Cache, CacheSize};
+pub use decode::{Decode, DecodeModel, LogitSums};
 pub use embedding::{EMBEDDING_TABLE, Embedding, Placement};
 pub use head::{Head, head_weight};
 pub use linear::{Linear, LinearGroup};

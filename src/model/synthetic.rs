@@ -90,6 +90,10 @@ impl WeightSource for Synthetic {
         name == EMBEDDING_TABLE
     }
 
+    fn has_packed(&self, _spec: &LinearSpec) -> bool {
+        true
+    }
+
     fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix>> {
         // Linears with the same input have the same permutation, since the order comes from the input's statistics.
         let input = match spec.output {
