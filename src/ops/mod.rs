@@ -11,6 +11,9 @@
 //! | [`rope`] | rotary positions | `rope` | `reference::rope` |
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
 //! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
+//! | [`attention_decode`] | the same from a product's parts | `attention_decode` | `reference::attention_decode` |
+//! | [`attention_join`] | its splits, in packed order | `attention_join` | `reference::attention` |
+//! | [`kv_write`] | keys and values from a product's parts | `kv_write` | `reference::attention_decode` |
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
 //! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn`, `matmul_tn_subgroup` | `reference::matmul_tn` |
 //! | [`scale_search`] | a group's scales | `column_max`, `scale_error`, `scale_pick` | `reference::scale_search` |
@@ -24,12 +27,15 @@
 //! until the list does. Which variants exist is told by [`variants`], so that a test can compile them all.
 
 pub mod attention;
+pub mod attention_decode;
+pub mod attention_join;
 pub mod cache;
 pub mod dequantize;
 pub mod dot;
 pub mod embed;
 pub mod gather_rows;
 pub mod gptq_group;
+pub mod kv_write;
 pub mod matmul;
 pub mod matmul_tn;
 pub mod pack;
@@ -79,6 +85,9 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         cache::variant(CachePrecision::Half),
         cache::variant(CachePrecision::Single),
         attention::merge_variant(),
+        attention_join::variant(64, 128),
+        kv_write::variant(128, CachePrecision::Half),
+        kv_write::variant(128, CachePrecision::Single),
         swiglu::variant(),
         gptq_group::variant(),
         pack::variant(),
@@ -92,6 +101,9 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     for precision in [CachePrecision::Half, CachePrecision::Single] {
         for dim in [16, 64, 128] {
             all.extend(attention::variants(capabilities, dim, precision));
+        }
+        for (dim, heads) in [(8, 1), (64, 8), (80, 7), (128, 1), (128, 4), (128, 8), (256, 8)] {
+            all.extend(attention_decode::variants(dim, heads, precision));
         }
     }
     all
