@@ -3,16 +3,19 @@
 #import "common/half.wgsl"
 
 @group(0) @binding(5) var<storage, read_write> keys: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> values: array<vec2<u32>>;
+@group(0) @binding(6) var<storage, read_write> values: array<Four>;
 
 struct Eight { low: vec4<f32>, high: vec4<f32> }
 
-fn four(words: vec2<u32>) -> vec4<f32> {
+// Four neighbours as they are stored.
+alias Four = vec2<u32>;
+
+fn four(words: Four) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
 }
 
-fn packed(x: vec4<f32>) -> vec2<u32> {
-    return vec2<u32>(pack_halves(x.x, x.y), pack_halves(x.z, x.w));
+fn packed(x: vec4<f32>) -> Four {
+    return Four(pack_halves(x.x, x.y), pack_halves(x.z, x.w));
 }
 
 // Key numbers 8·unit and on.
@@ -26,15 +29,6 @@ fn value_four(at: u32) -> vec4<f32> {
     return four(values[at]);
 }
 
-// As the cache gives it back.
-fn rounded(x: vec4<f32>) -> vec4<f32> {
-    return four(packed(x));
-}
-
-fn store_key(unit: u32, low: vec4<f32>, high: vec4<f32>) {
-    keys[unit] = vec4<u32>(packed(low), packed(high));
-}
-
-fn store_value(at: u32, x: vec4<f32>) {
-    values[at] = packed(x);
+fn store_key(unit: u32, low: Four, high: Four) {
+    keys[unit] = vec4<u32>(low, high);
 }

@@ -4,8 +4,8 @@
 
 // Per head first the low halves of all units of eight, then the high ones: neighbouring lanes read neighbouring words.
 var<workgroup> query: array<vec4<f32>, HEADS * FOURS>;
-var<workgroup> own_key: array<vec4<f32>, FOURS>;
-var<workgroup> own_value: array<vec4<f32>, FOURS>;
+var<workgroup> own_key: array<Four, FOURS>;
+var<workgroup> own_value: array<Four, FOURS>;
 var<workgroup> own_parts: array<f32, HEADS * QUADS>;
 
 fn query_place(head: u32, at: u32) -> u32 {
@@ -19,7 +19,7 @@ fn stage_queries(first: u32, live: u32, position: u32, stride: u32, lane: u32) {
         let j = i % UNITS;
         var turn = Turned(vec4<f32>(0.0), vec4<f32>(0.0));
         if (head < live) {
-            turn = turned(first + head * FOURS, j, position, stride, p.ks);
+            turn = turned(first + head * FOURS, j, position, stride, p.sums);
         }
         query[query_place(head, j)] = turn.low;
         query[query_place(head, UNITS + j)] = turn.high;
@@ -30,23 +30,23 @@ fn stage_queries(first: u32, live: u32, position: u32, stride: u32, lane: u32) {
 fn own_part(head: u32, part: u32) -> f32 {
     var sum = 0.0;
     for (var unit = part; unit < UNITS; unit += QUADS) {
-        sum += dot(query[2u * head * UNITS + unit], own_key[2u * unit])
-            + dot(query[(2u * head + 1u) * UNITS + unit], own_key[2u * unit + 1u]);
+        sum += dot(query[2u * head * UNITS + unit], four(own_key[2u * unit]))
+            + dot(query[(2u * head + 1u) * UNITS + unit], four(own_key[2u * unit + 1u]));
     }
     return sum;
 }
 
-// The row's own key, whose first column is 4·key, and its value, both as the cache gives them back.
-fn stage_own(key: u32, position: u32, stride: u32, lane: u32) {
+// The row's own key and value, from columns 4·key and 4·value on, as the cache stores them.
+fn stage_own(key: u32, value: u32, position: u32, stride: u32, lane: u32) {
     // Lanes past the end of a head repeat its beginning, so that no load waits for a branch.
-    let turn = turned(key, lane % UNITS, position, stride, p.ks);
-    let value = tree_four(key + p.kv_heads * FOURS + lane % FOURS, stride, p.ks);
+    let turn = turned(key, lane % UNITS, position, stride, p.sums);
+    let own = packed(tree_four(value + lane % FOURS, stride, p.sums));
     if (lane < UNITS) {
-        own_key[lane] = rounded(turn.low);
-        own_key[UNITS + lane] = rounded(turn.high);
+        own_key[lane] = packed(turn.low);
+        own_key[UNITS + lane] = packed(turn.high);
     }
     if (lane < FOURS) {
-        own_value[lane] = rounded(value);
+        own_value[lane] = own;
     }
 }
 
@@ -56,6 +56,6 @@ fn store_own(to: u32, lane: u32) {
         store_key(to * UNITS + lane, own_key[2u * lane], own_key[2u * lane + 1u]);
     }
     if (lane < FOURS) {
-        store_value(to * FOURS + lane, own_value[lane]);
+        values[to * FOURS + lane] = own_value[lane];
     }
 }

@@ -6,9 +6,9 @@
 struct Turned { low: vec4<f32>, high: vec4<f32> }
 
 // The head begins at column 4·head of its row.
-fn turned(head: u32, j: u32, position: u32, stride: u32, ks: u32) -> Turned {
-    let a = tree_four(head + j, stride, ks);
-    let b = tree_four(head + DIM / 8u + j, stride, ks);
+fn turned(head: u32, j: u32, position: u32, stride: u32, sums: u32) -> Turned {
+    let a = tree_four(head + j, stride, sums);
+    let b = tree_four(head + DIM / 8u + j, stride, sums);
     let first = table[position * (DIM / 4u) + 2u * j];
     let second = table[position * (DIM / 4u) + 2u * j + 1u];
     let cosine = vec4<f32>(first.xz, second.xz);

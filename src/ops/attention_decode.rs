@@ -3,8 +3,9 @@
 
 use super::Tensor;
 use super::cache::{CachePrecision, PAGE, PagedCache, RowState};
+use super::residual_norm::Left;
 use super::rope::RopeTable;
-use crate::gpu::{Buffer, CommandList, Variant};
+use crate::gpu::{CommandList, Variant};
 use crate::{Error, Result};
 
 /// The most query heads of a workgroup: what its registers and workgroup memory hold.
@@ -22,8 +23,8 @@ const JOINED: usize = 4096;
 /// The most query heads of a model, for the workgroup memory of `attention_join`.
 const MOST_HEADS: usize = 128;
 
-/// The most partial sums of a product.
-const MOST_PARTS: usize = 16;
+/// The most sums that a product leaves.
+const MOST_SUMS: usize = 16;
 
 /// What the kernels of one decode attention share.
 #[derive(Clone, Copy)]
@@ -45,10 +46,12 @@ pub struct Decode<'a> {
 /// Where a step's queries, keys and values come from.
 #[derive(Clone, Copy)]
 pub struct Projections<'a> {
-    /// f32 [parts, rows, q | k | v], that is (heads + 2 · kv_heads) · dim columns.
-    pub partial: &'a Buffer,
-    /// Partial sums of the product: a power of two up to 16.
-    pub parts: usize,
+    /// What their product left, 1, 2, 4, 8 or 16 sums: queries from column 0 on.
+    pub left: Left<'a>,
+    /// First column of the keys, a multiple of 4.
+    pub key: usize,
+    /// First column of the values, a multiple of 4.
+    pub value: usize,
     /// Rotations, up to the cache's context.
     pub rope: &'a RopeTable,
 }
@@ -75,7 +78,10 @@ pub struct Cut {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     rows: u32,
-    parts: u32,
+    sums: u32,
+    columns: u32,
+    key: u32,
+    value: u32,
     heads: u32,
     kv_heads: u32,
     sets: u32,
@@ -164,18 +170,21 @@ impl Decode<'_> {
 impl Projections<'_> {
     /// Refuses partial sums or rotations of another shape.
     pub(super) fn check(&self, operation: &str, decode: &Decode<'_>) -> Result<()> {
-        let cache = decode.cache;
-        let cols = (decode.heads + 2 * cache.kv_heads) * cache.dim;
-        let bytes = 4 * (self.parts * decode.rows * cols) as u64;
-        let fits = self.parts.is_power_of_two() && self.parts <= MOST_PARTS;
-        if !fits || self.partial.bytes() < bytes || self.rope.dim() != cache.dim {
+        let &Self { left: Left { partial, sums, columns }, key, value, .. } = self;
+        let PagedCache { kv_heads, dim, .. } = *decode.cache;
+        let whole = [columns, key, value].iter().all(|column| column.is_multiple_of(4));
+        let inside =
+            key >= decode.heads * dim && value >= key + kv_heads * dim && columns >= value + kv_heads * dim;
+        let summed = sums.is_power_of_two() && sums <= MOST_SUMS;
+        let there = partial.buffer().bytes() >= 4 * (sums * decode.rows * columns) as u64;
+        if !(whole && inside && summed && there) || self.rope.dim() != dim {
             let message = format!(
-                "{} partial sums of [{}, {cols}] in {} bytes, rotations of heads of {}, where heads have {} values",
-                self.parts,
+                "{sums} sums of [{}, {columns}] with keys from {key} and values from {value} in {} bytes, rotations of heads \
+                 of {}; there are {} query and {kv_heads} key heads of {dim}",
                 decode.rows,
-                self.partial.bytes(),
+                partial.buffer().bytes(),
                 self.rope.dim(),
-                cache.dim
+                decode.heads
             );
             return Err(Error::shape(operation, message));
         }
@@ -201,7 +210,10 @@ pub fn attention_decode(
     let cut = decode.cut();
     let params = Params {
         rows: rows as u32,
-        parts: from.parts as u32,
+        sums: from.left.sums as u32,
+        columns: from.left.columns as u32 / 4,
+        key: from.key as u32 / 4,
+        value: from.value as u32 / 4,
         heads: heads as u32,
         kv_heads: cache.kv_heads as u32,
         sets: sets as u32,
@@ -213,7 +225,7 @@ pub fn attention_decode(
     };
     let kernel = list.device().kernel(&variant(cache.dim, workgroup_heads, cache.precision, own))?;
     let buffers = [
-        from.partial,
+        from.left.partial.buffer(),
         from.rope.buffer(),
         &state.positions,
         &state.slots,

@@ -1,8 +1,10 @@
 //! The parts of a decode attention joined, in the order in which the next product takes them; see
 //! `shaders/attention_join.wgsl`.
 
+use super::QuantGroup;
+use super::activation::{Activation, Form};
 use super::attention_decode::Decode;
-use crate::gpu::{Buffer, CommandList, Variant};
+use crate::gpu::{CommandList, Variant};
 use crate::{Error, Result};
 
 /// Lanes of a workgroup.
@@ -20,30 +22,37 @@ struct Params {
     window: u32,
 }
 
-pub(super) fn variant(heads: usize, dim: usize) -> Variant {
-    Variant::new("attention_join")
-        .constant("WG", LANES)
-        .constant("HEADS", heads as u32)
-        .constant("DIM", dim as u32)
+/// Every variant for `heads` heads of `dim` values.
+pub(super) fn variants(heads: usize, dim: usize) -> Vec<Variant> {
+    Form::ALL.map(|form| variant(heads, dim, form)).into()
 }
 
-/// `out[r, i] = attended[r, order[i]]`, where attended [rows, heads · dim] is what the parts in `decode.splits` come to.
-/// `order`: u32 [heads · dim], each below heads · dim. Rows not in use keep what `out` holds.
+fn variant(heads: usize, dim: usize, form: Form) -> Variant {
+    let variant = Variant::new("attention_join")
+        .constant("WG", LANES)
+        .constant("HEADS", heads as u32)
+        .constant("DIM", dim as u32);
+    form.put(variant)
+}
+
+/// x = what the parts in `decode.splits` come to, [rows, heads · dim], for `group`, in its one order. Rows not in use keep
+/// what `x` holds.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].
+/// [`Error::Shape`] when the shapes differ or the group takes several orders; as [`CommandList::dispatch`].
 pub fn attention_join(
     list: &mut CommandList,
     decode: &Decode<'_>,
-    order: &Buffer,
-    out: &Buffer,
+    group: &QuantGroup,
+    x: &Activation,
 ) -> Result<()> {
     decode.check("attention_join")?;
     let &Decode { heads, rows, cache, state, splits, .. } = decode;
     let cols = heads * cache.dim;
-    if order.bytes() < 4 * cols as u64 || out.bytes() < 4 * (rows * cols) as u64 {
-        let (order, out) = (order.bytes(), out.bytes());
-        let message = format!("{rows} rows of {cols} from {order} bytes of order into {out} bytes");
+    x.expect("attention_join", group, rows)?;
+    if group.copies() != 1 || group.k() != cols {
+        let message =
+            format!("{cols} values where the group takes {} in {} orders", group.k(), group.copies());
         return Err(Error::shape("attention_join", message));
     }
     let cut = decode.cut();
@@ -53,7 +62,7 @@ pub fn attention_join(
         splits: cut.splits as u32,
         window: decode.window(),
     };
-    let kernel = list.device().kernel(&variant(heads, cache.dim))?;
-    let buffers = [splits.buffer(), &state.positions, order, out];
+    let kernel = list.device().kernel(&variant(heads, cache.dim, x.form()))?;
+    let buffers = [splits.buffer(), &state.positions, group.orders(), x.buffer()];
     list.dispatch(&kernel, &buffers, &params, [cols.div_ceil(OUTPUTS) as u32, rows as u32, 1])
 }

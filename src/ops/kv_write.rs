@@ -10,8 +10,10 @@ use crate::gpu::{CommandList, Variant, flat_grid};
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     rows: u32,
-    parts: u32,
-    heads: u32,
+    sums: u32,
+    columns: u32,
+    key: u32,
+    value: u32,
     kv_heads: u32,
     pages_per_slot: u32,
 }
@@ -34,19 +36,21 @@ pub(super) fn variant(dim: usize, precision: CachePrecision) -> Variant {
 pub fn kv_write(list: &mut CommandList, decode: &Decode<'_>, from: &Projections<'_>) -> Result<()> {
     decode.check("kv_write")?;
     from.check("kv_write", decode)?;
-    let &Decode { heads, rows, cache, state, .. } = decode;
+    let &Decode { rows, cache, state, .. } = decode;
     let kernel = list.device().kernel(&variant(cache.dim, cache.precision))?;
     let lanes = rows * cache.kv_heads * cache.dim / 8;
     let grid = flat_grid(list.device(), lanes.div_ceil(ELEMENTWISE as usize) as u64);
     let params = Params {
         rows: rows as u32,
-        parts: from.parts as u32,
-        heads: heads as u32,
+        sums: from.left.sums as u32,
+        columns: from.left.columns as u32 / 4,
+        key: from.key as u32 / 4,
+        value: from.value as u32 / 4,
         kv_heads: cache.kv_heads as u32,
         pages_per_slot: cache.pages_per_slot as u32,
     };
     let buffers = [
-        from.partial,
+        from.left.partial.buffer(),
         from.rope.buffer(),
         &state.positions,
         &state.slots,

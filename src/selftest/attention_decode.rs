@@ -1,17 +1,21 @@
 //! Cases of `attention_decode`, `attention_join` and `kv_write`, which a decode step runs one after the other.
 
+use std::ops::Range;
+
 use half::f16;
 use rayon::prelude::*;
 
 use super::case::boxed;
 use super::compare::ROUNDOFF;
 use super::softmax::{Seen, gather, weights};
-use super::{Case, Comparison, Fault, Random, Row, Shapes, poisoned, run_list};
+use super::{Case, Comparison, Fault, POISON, Random, Row, Shapes, fused, poisoned, run_list};
 use crate::gpu::Device;
-use crate::ops::attention_decode::{Decode, OwnKeys, Projections, attention_decode, cut};
+use crate::ops::activation::{Activation, Form, Partial};
+use crate::ops::attention_decode::{Cut, Decode, OwnKeys, Projections, attention_decode, cut};
 use crate::ops::attention_join::attention_join;
 use crate::ops::cache::{CachePrecision, PAGE, PagedCache, RowState};
 use crate::ops::kv_write::kv_write;
+use crate::ops::residual_norm::Left;
 use crate::ops::rope::RopeTable;
 use crate::reference::attention_decode::Projected;
 use crate::reference::cache_write::Geometry;
@@ -36,10 +40,12 @@ pub struct AttentionDecode {
     pub window: Option<usize>,
     /// Element format of the cache.
     pub precision: CachePrecision,
-    /// Partial sums, a power of two.
-    pub parts: usize,
+    /// Sums that the product left, a power of two.
+    pub sums: usize,
     /// Whether `kv_write` stores the rows' keys and values first.
     pub own: OwnKeys,
+    /// Form of the result.
+    pub form: Form,
 }
 
 fn at(slot: usize, position: usize) -> Row {
@@ -58,8 +64,9 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
         dim,
         window: None,
         precision: half,
-        parts: 4,
+        sums: 4,
         own,
+        form: Form::Single,
     };
     boxed(match shapes {
         Shapes::Small => {
@@ -67,7 +74,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
             vec![
                 case(rows.clone(), 3, 2, (14, 2, 64), OwnKeys::New),
                 // So many heads that a context is one split.
-                case(rows, 3, 2, (128, 64, 8), OwnKeys::New),
+                AttentionDecode { form: Form::Fixed, ..case(rows, 3, 2, (128, 64, 8), OwnKeys::New) },
                 AttentionDecode {
                     precision: CachePrecision::Single,
                     ..case((0..7).map(|row| at(0, 252 + row)).collect(), 1, 2, (4, 1, 24), OwnKeys::Stored)
@@ -90,7 +97,6 @@ struct Inputs {
     /// Keys and values in the cache, not a number from a row's position on.
     caches: [Vec<f32>; 2],
     partial: Vec<f32>,
-    order: Vec<u32>,
     frequencies: Vec<f64>,
 }
 
@@ -101,12 +107,21 @@ struct Exact {
 }
 
 impl AttentionDecode {
-    fn cols(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.dim
+    /// Columns of queries, keys and values, with some between them that are not to be touched, and of all.
+    fn columns(&self) -> ([Range<usize>; 3], usize) {
+        let (key_width, queries) = (self.kv_heads * self.dim, self.heads * self.dim);
+        let keys = queries + 32..queries + 32 + key_width;
+        let values = keys.end + 4..keys.end + 4 + key_width;
+        let all = values.end + 8;
+        ([0..queries, keys, values], all)
+    }
+
+    fn cut(&self) -> Cut {
+        cut(self.rows.len(), self.heads, self.kv_heads, self.pages_per_slot * PAGE)
     }
 
     fn splits(&self) -> usize {
-        cut(self.rows.len(), self.heads, self.kv_heads, self.pages_per_slot * PAGE).splits
+        self.cut().splits
     }
 
     fn geometry(&self) -> Geometry {
@@ -131,7 +146,7 @@ impl AttentionDecode {
     }
 
     fn inputs(&self, seed: u64) -> Inputs {
-        let &Self { slots, pages_per_slot, heads, kv_heads, dim, precision, parts, .. } = self;
+        let &Self { slots, pages_per_slot, kv_heads, dim, precision, sums, .. } = self;
         let mut pages = Random::new(seed, "pages").permutation(slots * pages_per_slot + 1);
         pages.truncate(slots * pages_per_slot);
         let caches = ["keys", "values"].map(|name| {
@@ -149,50 +164,47 @@ impl AttentionDecode {
             }
             cache
         });
-        let cols = self.cols();
-        let mut partial = Random::new(seed, "partial").values(parts * self.rows.len() * cols);
-        for (row, values) in partial.chunks_exact_mut(cols).enumerate() {
+        let (columns, width) = self.columns();
+        let mut partial = Random::new(seed, "partial").values(sums * self.rows.len() * width);
+        for (row, values) in partial.chunks_exact_mut(width).enumerate() {
+            let used = self.rows[row % self.rows.len()].position.is_some();
             for (column, value) in values.iter_mut().enumerate() {
+                let part = columns.iter().position(|columns| columns.contains(&column)).filter(|_| used);
                 // A query of 0.3 keeps the largest of a few hundred weights near a tenth.
-                let scale = if column < heads * dim { 0.3 } else { 1.0 };
-                let used = self.rows[row % self.rows.len()].position.is_some();
-                *value = if used { *value * scale / (parts as f32).sqrt() } else { f32::NAN };
+                *value *= part.map_or(f32::NAN, |part| [0.3, 1.0, 1.0][part]) / (sums as f32).sqrt();
             }
         }
-        let order = Random::new(seed, "order").permutation(heads * dim);
         let frequencies = (0..dim / 2).map(|i| 10_000_f64.powf(-2.0 * i as f64 / dim as f64)).collect();
-        Inputs { pages, caches, partial, order, frequencies }
+        Inputs { pages, caches, partial, frequencies }
     }
 
     fn exact(&self, inputs: &Inputs) -> Exact {
-        let &Self { heads, kv_heads, dim, parts, .. } = self;
-        let positions = self.positions();
-        let project = |summed: &[f64]| {
-            let frequencies = &inputs.frequencies;
-            reference::attention_decode::project(summed, (heads, kv_heads), &positions, frequencies, 1.0)
+        let &Self { dim, sums, .. } = self;
+        let (columns, width) = self.columns();
+        let summed = |partial: &[f32]| {
+            let summed = reference::attention_decode::sum(partial, sums);
+            reference::attention_decode::cut(&summed, width, columns.clone())
         };
-        let magnitudes: Vec<f32> = inputs.partial.iter().map(|value| value.abs()).collect();
-        let magnitudes = reference::attention_decode::sum(&magnitudes, parts);
+        let magnitudes = summed(&inputs.partial.iter().map(|value| value.abs()).collect::<Vec<_>>());
         // A tree of additions; for what is rotated, rounded cosines and sines, two products and their sum besides, of
         // magnitudes |a·c| + |b·s|.
-        let depth = f64::from(parts.ilog2());
-        let half = dim / 2;
-        let error = |from: usize, count: usize, rotated: bool| -> Vec<f64> {
-            let of_row = |row: &[f64]| -> Vec<f64> {
-                let row = &row[from * dim..(from + count) * dim];
-                let pair = |at: usize| row[at] + row[at / dim * dim + (at % dim + half) % dim];
-                (0..row.len())
-                    .map(|at| if rotated { (depth + 3.0) * pair(at) } else { depth * row[at] } * ROUNDOFF)
-                    .collect()
-            };
-            magnitudes.chunks_exact(self.cols()).flat_map(of_row).collect()
+        let depth = f64::from(sums.ilog2());
+        let rotated = |x: &[f64]| -> Vec<f64> {
+            let pair = |at: usize| x[at] + x[at / dim * dim + (at % dim + dim / 2) % dim];
+            (0..x.len()).map(|at| (depth + 3.0) * pair(at) * ROUNDOFF).collect()
         };
+        let positions = self.positions();
         Exact {
-            rows: project(&reference::attention_decode::sum(&inputs.partial, parts)),
+            rows: reference::attention_decode::rotate(
+                &summed(&inputs.partial),
+                &positions,
+                &inputs.frequencies,
+                1.0,
+            ),
             errors: Projected {
-                queries: error(0, heads, true),
-                keys: error(heads, kv_heads, true),
-                values: error(heads + kv_heads, kv_heads, false),
+                queries: rotated(&magnitudes.queries),
+                keys: rotated(&magnitudes.keys),
+                values: magnitudes.values.iter().map(|size| depth * size * ROUNDOFF).collect(),
             },
         }
     }
@@ -200,12 +212,12 @@ impl AttentionDecode {
     /// Makes one input of the device wrong: the value that row 0 weighs most of those that lie in the cache, or, if it
     /// sees none of them, its own.
     fn spoil(&self, inputs: &mut Inputs, exact: &Exact) {
-        let &Self { kv_heads, heads, dim, window, .. } = self;
+        let &Self { dim, window, .. } = self;
         let Row { slot, position: Some(position) } = self.rows[0] else { return };
         let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
         let below = self.written_from(slot).min(position);
         if first >= below {
-            inputs.partial[(heads + kv_heads) * dim] += 1.0;
+            inputs.partial[self.columns().0[2].start] += 1.0;
             return;
         }
         let keys = gather(self.geometry(), &inputs.caches[0], &inputs.pages, slot, below - 1);
@@ -289,11 +301,12 @@ impl Case for AttentionDecode {
     }
 
     fn shape(&self) -> String {
-        let Self { rows, slots, pages_per_slot, heads, kv_heads, dim, window, precision, parts, own } = self;
+        let Self { rows, slots, pages_per_slot, heads, kv_heads, dim, window, precision, sums, own, form } =
+            self;
         let window = window.map_or(String::new(), |window| format!(", window {window}"));
         let own = if *own == OwnKeys::Stored { ", stored before" } else { "" };
         format!(
-            "{} x {heads}/{kv_heads} heads of {dim} in {parts} parts, {slots} x {} positions of {} bits, {} splits{window}{own}",
+            "{} x {heads}/{kv_heads} heads of {dim} in {sums} sums, {slots} x {} positions of {} bits, {} splits{window}{own}, {form}",
             rows.len(),
             pages_per_slot * PAGE,
             8 * precision.bytes(),
@@ -305,12 +318,12 @@ impl Case for AttentionDecode {
         let positions = (self.slots * self.pages_per_slot + 1) * PAGE;
         let cache = 2 * self.precision.bytes() * positions * self.kv_heads * self.dim;
         let table = 4 * self.pages_per_slot * PAGE * self.dim;
-        let row = self.parts * self.cols() + self.heads * (self.dim + self.splits() * (self.dim + 2));
+        let row = self.sums * self.columns().1 + self.heads * (self.dim + self.splits() * (self.dim + 2));
         (cache + table + 4 * (self.rows.len() + 1) * row) as u64
     }
 
     fn run(&self, device: &Device, seed: u64, fault: Fault) -> Result<Comparison> {
-        let &Self { pages_per_slot, heads, kv_heads, dim, window, parts, own, .. } = self;
+        let &Self { pages_per_slot, heads, kv_heads, dim, window, sums, own, form, .. } = self;
         let (rows, cols) = (self.rows.len(), heads * dim);
         let sound = self.inputs(seed);
         let exact = self.exact(&sound);
@@ -324,19 +337,24 @@ impl Case for AttentionDecode {
             positions: device.upload("positions", &self.positions())?,
             slots: device.upload("slots", &row_slots)?,
         };
-        let partial = device.upload("partial", &inputs.partial)?;
-        let order = device.upload("order", &inputs.order)?;
+        let ([_, key, value], columns) = self.columns();
+        let partial = Partial::new(device, inputs.partial.len())?;
+        device.write(partial.buffer(), 0, &inputs.partial)?;
+        let (group, orders) = fused::orders(device, cols, 1, seed)?;
         let rope = RopeTable::new(device, &inputs.frequencies, 1.0, pages_per_slot * PAGE)?;
         let splits = poisoned(device, "splits", rows, heads * self.splits() * (dim + 2))?;
-        let out = poisoned(device, "out", rows, cols)?;
+        let x = Activation::new(device, form, 1, rows + 1, cols)?;
+        let words = form.row_words(cols);
+        device.write(x.buffer(), 0, &vec![POISON; (rows + 1) * words])?;
         let decode = Decode { heads, rows, window, cache: &cache, state: &state, splits: &splits };
-        let from = Projections { partial: &partial, parts, rope: &rope };
+        let left = Left { partial: &partial, sums, columns };
+        let from = Projections { left, key: key.start, value: value.start, rope: &rope };
         run_list(device, self.kernel(device), |list| {
             if own == OwnKeys::Stored {
                 kv_write(list, &decode, &from)?;
             }
             attention_decode(list, &decode, &from, own)?;
-            attention_join(list, &decode, &order, out.buffer())
+            attention_join(list, &decode, &group, &x)
         })?;
 
         let count = inputs.caches[0].len();
@@ -366,43 +384,35 @@ impl Case for AttentionDecode {
                 seen
             })
         };
-        let got = out.read(rows + 1)?;
-        let comparisons: Vec<Comparison> = self
-            .rows
-            .par_iter()
-            .enumerate()
-            .map(|(row, &Row { slot, position })| {
-                let mut comparison = Comparison::new();
-                let got = &got[row * cols..(row + 1) * cols];
-                let Some(position) = position else {
-                    comparison.untouched(got);
-                    return comparison;
-                };
-                let [keys, values] = seen_by(slot, position);
-                let length = cut(rows, heads, kv_heads, pages_per_slot * PAGE).length;
-                let seen = Seen {
-                    query: &wanted.queries[row * cols..(row + 1) * cols],
-                    slack: &errors.queries[row * cols..(row + 1) * cols],
-                    keys: &keys,
-                    values: &values,
-                    heads,
-                    kv_heads,
-                    position,
-                    window,
-                    splits: self.splits(),
-                    // At most half the positions of a tile one after the other, then the 16 groups.
-                    additions: length / 2 + 16,
-                };
-                let expected = seen.expected();
-                for (&got, &from) in got.iter().zip(&inputs.order) {
-                    let (expected, bound) = expected[from as usize];
-                    comparison.value(got, expected, bound);
-                }
-                comparison
-            })
-            .collect();
-        comparisons.iter().for_each(|one| comparison.merge(one));
-        comparison.untouched(&got[rows * cols..]);
+        let stored: Vec<f32> = device.read(x.buffer(), 0, (rows + 1) * words)?;
+        let comparisons = self.rows.par_iter().enumerate().map(|(row, &Row { slot, position })| {
+            let mut comparison = Comparison::new();
+            let Some(position) = position else {
+                comparison.untouched(&stored[row * words..(row + 1) * words]);
+                return Ok(comparison);
+            };
+            let [keys, values] = seen_by(slot, position);
+            let seen = Seen {
+                query: &wanted.queries[row * cols..(row + 1) * cols],
+                slack: &errors.queries[row * cols..(row + 1) * cols],
+                keys: &keys,
+                values: &values,
+                heads,
+                kv_heads,
+                position,
+                window,
+                splits: self.splits(),
+                // At most half the positions of a tile one after the other, then the 16 groups.
+                additions: self.cut().length / 2 + 16,
+            };
+            let expected = seen.expected();
+            fused::compare(&mut comparison, &x, cols, row, |i| expected[orders[0][i] as usize])?;
+            Ok(comparison)
+        });
+        for one in comparisons.collect::<Result<Vec<_>>>()? {
+            comparison.merge(&one);
+        }
+        comparison.untouched(&stored[rows * words..]);
         let left = splits.read(rows + 1)?;
         comparison.untouched(&left[rows * heads * self.splits() * (dim + 2)..]);
         Ok(comparison)

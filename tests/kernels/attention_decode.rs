@@ -4,8 +4,10 @@
 use exlay::Error;
 use exlay::gpu::{CommandList, Tier};
 use exlay::ops::Tensor;
+use exlay::ops::activation::{Form, Partial};
 use exlay::ops::attention_decode::{Decode, OwnKeys, Projections, attention_decode, scratch, supported};
 use exlay::ops::cache::{CachePrecision, PAGE, PagedCache, RowState};
+use exlay::ops::residual_norm::Left;
 use exlay::ops::rope::RopeTable;
 use exlay::selftest::{AttentionDecode, Row};
 
@@ -17,7 +19,7 @@ fn at(slot: usize, position: usize) -> Row {
 
 const IDLE: Row = Row { slot: 0, position: None };
 
-fn case(rows: Vec<Row>, (heads, kv_heads, dim): (usize, usize, usize), parts: usize) -> AttentionDecode {
+fn case(rows: Vec<Row>, (heads, kv_heads, dim): (usize, usize, usize), sums: usize) -> AttentionDecode {
     let slots = 1 + rows.iter().map(|row| row.slot).max().unwrap();
     AttentionDecode {
         rows,
@@ -28,26 +30,25 @@ fn case(rows: Vec<Row>, (heads, kv_heads, dim): (usize, usize, usize), parts: us
         dim,
         window: None,
         precision: CachePrecision::Half,
-        parts,
+        sums,
         own: OwnKeys::New,
+        form: Form::Single,
     }
 }
 
 /// Groups of one head to more than a workgroup holds; positions on both sides of a page's end, the first and the last.
 #[test]
 fn head_groups_and_sizes() {
-    for (shape, parts) in [
-        ((1, 1, 8), 1),
-        ((3, 3, 24), 2),
-        ((8, 2, 64), 4),
-        ((7, 1, 80), 8),
-        ((16, 2, 128), 16),
-        ((9, 1, 16), 1),
-        ((16, 1, 32), 2),
-        ((8, 1, 256), 4),
-        ((2, 2, 136), 2),
+    for (shape, sums, form) in [
+        ((4, 4, 8), 1, Form::Single),
+        ((28, 4, 24), 2, Form::Fixed),
+        ((14, 2, 80), 8, Form::Single),
+        ((16, 2, 128), 16, Form::Fixed),
+        ((18, 2, 16), 1, Form::Single),
+        ((8, 1, 256), 4, Form::Fixed),
     ] {
-        check(&case(vec![at(1, 257), IDLE, at(0, 0), at(3, 255), at(2, 767), at(4, 256)], shape, parts));
+        let rows = vec![at(1, 257), IDLE, at(0, 0), at(3, 255), at(2, 767), at(4, 256)];
+        check(&AttentionDecode { form, ..case(rows, shape, sums) });
     }
 }
 
@@ -64,25 +65,23 @@ fn split_boundaries() {
 fn windows() {
     for window in [1, 2, 31, 65, 200, 300, 5000] {
         let rows = vec![at(0, 700), at(1, 0), at(2, 64), IDLE, at(3, 299)];
-        check(&AttentionDecode { window: Some(window), ..case(rows, (8, 2, 40), 2) });
+        check(&AttentionDecode { window: Some(window), ..case(rows, (4, 1, 64), 2) });
     }
 }
 
 /// The rows' own keys and values stored before: a prompt of seven tokens, at the beginning and across a page's end, beside
-/// other slots.
+/// other slots; windows too.
 #[test]
 fn several_positions_of_a_slot() {
-    for (shape, window) in
-        [((4, 1, 64), None), ((7, 1, 24), Some(3)), ((4, 4, 128), Some(130)), ((32, 2, 8), None)]
-    {
-        for precision in [CachePrecision::Half, CachePrecision::Single] {
-            let prompt = (0..7).map(|row| at(0, row)).collect();
-            let across =
-                [at(1, 254), at(1, 255), at(1, 256), IDLE, at(0, 63), at(0, 64), at(2, 500)].to_vec();
-            for rows in [prompt, across] {
-                let case = case(rows, shape, 4);
-                check(&AttentionDecode { precision, window, own: OwnKeys::Stored, ..case });
-            }
+    for (shape, window, precision) in [
+        ((4, 1, 64), None, CachePrecision::Half),
+        ((4, 1, 64), Some(130), CachePrecision::Half),
+        ((28, 4, 24), Some(3), CachePrecision::Single),
+    ] {
+        let prompt = (0..7).map(|row| at(0, row)).collect();
+        let across = [at(1, 254), at(1, 255), at(1, 256), IDLE, at(0, 63), at(0, 64), at(2, 500)].to_vec();
+        for rows in [prompt, across] {
+            check(&AttentionDecode { precision, window, own: OwnKeys::Stored, ..case(rows, shape, 4) });
         }
     }
 }
@@ -90,7 +89,7 @@ fn several_positions_of_a_slot() {
 /// Keys and values that are not rounded.
 #[test]
 fn a_cache_in_single_precision() {
-    for shape in [(1, 1, 8), (7, 1, 24), (8, 1, 136), (12, 1, 128)] {
+    for shape in [(4, 4, 8), (12, 1, 136)] {
         let rows = vec![at(1, 257), IDLE, at(0, 511), at(2, 0)];
         check(&AttentionDecode {
             precision: CachePrecision::Single,
@@ -112,16 +111,18 @@ fn what_there_is_no_kernel_for_is_refused() {
     assert!(supported(71, 1, 64) && !supported(129, 1, 64) && !supported(8, 3, 64) && !supported(8, 2, 264));
     let device = device(Tier::Plain, false);
     let words = |count: usize| device.upload("words", &vec![0_u32; count]).unwrap();
-    let refused = |heads: usize, dim: usize, parts: usize, splits: usize| {
+    let refused = |heads: usize, dim: usize, sums: usize, splits: usize| {
         let precision = CachePrecision::Half;
         let (keys, values, pages) = (words(PAGE * dim / 2), words(PAGE * dim / 2), words(1));
         let cache = PagedCache { keys, values, pages, pages_per_slot: 1, kv_heads: 1, dim, precision };
         let state = RowState { positions: words(1), slots: words(1) };
         let splits = Tensor::zeros(&device, "splits", 1, splits).unwrap();
-        let (partial, rope) =
-            (words(4 * (heads + 2) * 64), RopeTable::new(&device, &[1.0; 32], 1.0, PAGE).unwrap());
+        let (key, value, columns) = (heads * dim, (heads + 1) * dim, (heads + 2) * dim);
+        let partial = Partial::new(&device, 4 * columns).unwrap();
+        let rope = RopeTable::new(&device, &[1.0; 32], 1.0, PAGE).unwrap();
         let decode = Decode { heads, rows: 1, window: None, cache: &cache, state: &state, splits: &splits };
-        let from = Projections { partial: &partial, parts, rope: &rope };
+        let left = Left { partial: &partial, sums, columns };
+        let from = Projections { left, key, value, rope: &rope };
         let mut list = CommandList::new(&device, "test");
         match attention_decode(&mut list, &decode, &from, OwnKeys::New) {
             Err(Error::Shape { message, .. }) => message,
@@ -129,12 +130,10 @@ fn what_there_is_no_kernel_for_is_refused() {
         }
     };
     let room = scratch(1, 8, 1, 64, PAGE);
-    assert!(refused(129, 64, 1, 16 * room).contains("use `ops::attention`"));
+    assert!(refused(129, 64, 1, 17 * room).contains("use `ops::attention`"));
     assert!(refused(8, 12, 1, room).contains("a multiple of 8 values"));
-    assert!(refused(8, 64, 3, room).contains("3 partial sums"));
-    assert!(refused(8, 64, 8, room).contains("8 partial sums"));
-    assert!(refused(8, 72, 1, 2 * room).contains("heads of 64, where heads have 72"));
-    assert!(
-        refused(8, 64, 1, room - 4).contains("`splits`") || refused(8, 64, 1, room - 4).contains("out of")
-    );
+    assert!(refused(8, 64, 3, room).contains("3 sums"));
+    assert!(refused(8, 64, 8, room).contains("8 sums"));
+    assert!(refused(8, 72, 1, 2 * room).contains("heads of 64"));
+    assert!(refused(8, 64, 1, room - 4).contains(&format!("[1, {room}] out of")));
 }
