@@ -4,17 +4,17 @@
 // value in the cache and begins with their rounded values, so no workgroup reads what another one writes; rows are of
 // different slots. STORED true: `kv_write` has stored them, and rows may be of one slot.
 //
-// Row r sees positions first ..= positions[r] of its slot, as in `attention`. partial: f32 [sums, rows, 4·columns], queries from
+// Row r sees positions first ..= positions[r] of its slot, as in `attention`. partial: f32 [SUMS, rows, 4·columns], queries from
 // column 0, keys from 4·key and values from 4·value; table: cosine, sine [context, DIM / 2]; positions, slots: u32 [rows] (position
 // 0xffffffff: row not in use); pages: u32 [slots, pages_per_slot]; keys, values: [page][kv_head][PAGE][DIM], halves or (import)
 // single precision; splits: f32 [rows, heads, splits, DIM] = Σ e^(score − m)·value, then f32 [rows, heads, splits, 2] = m and
-// Σ e^(score − m). A split with nothing to do leaves at once. DIM, a multiple of 8 up to 256, HEADS, up to 8, and STORED are
-// constants of the prologue. Grid (splits, kv_heads · sets, rows): `sets` workgroups share the heads of a key/value head.
+// Σ e^(score − m). A split with nothing to do leaves at once. DIM, a multiple of 8 up to 256, HEADS, up to 8, SUMS
+// and STORED are constants of the prologue. Grid (splits, kv_heads · sets, rows): `sets` workgroups share the heads of a key/value head.
 //
 // A tile of 64 positions takes three barriers. Scores: 8 lanes share 4 keys (16-byte loads, whole sectors), a lane's products
 // for all heads go through workgroup memory. Weights: a lane has 4 positions of a head. Sums: a lane has 4 values of all
 // heads, DIM / 4 lanes read a whole row. All orders are fixed, so neither card nor subgroup changes a bit.
-// Bytes: 4·DIM a position and key/value head (halves), and 4·sums·(HEADS + 2)·DIM of partial sums a workgroup, out of L2. On an
+// Bytes: 4·DIM a position and key/value head (halves), and 4·SUMS·(HEADS + 2)·DIM of partial sums a workgroup, out of L2. On an
 // H100 (3 TB/s, 2.3 µs a dispatch, about 0.7 µs a dependent load from memory, 0.3 from L2) the chain position, page and
 // partial sums, keys, values is 4 to 5 µs at a near-empty context; 2048 positions of 8 key/value heads of 128 are 8.4 MB in 256
 // workgroups, two an SM: 2.8 µs of bytes, 2 µs of arithmetic, 6 to 7.5 µs expected. Not measured yet.
@@ -25,7 +25,7 @@ override PAGE: u32;
 #import "common/decode_rows.wgsl"
 
 struct Params {
-    rows: u32, sums: u32, columns: u32, key: u32, value: u32, heads: u32, kv_heads: u32, sets: u32,
+    rows: u32, columns: u32, key: u32, value: u32, heads: u32, kv_heads: u32, sets: u32,
     pages_per_slot: u32, split_len: u32, splits: u32, window: u32, scale: f32,
 }
 var<immediate> p: Params;

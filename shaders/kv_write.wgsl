@@ -1,19 +1,20 @@
 // Stores the keys and values of each row in the paged cache, from the partial sums of the q|k|v product: sums them, rotates
 // the keys, rounds. For rows that are several positions of one slot, before `attention_decode` in its stored form.
 //
-// partial: f32 [sums, rows, 4·columns], keys from column 4·key and values from 4·value; table: cosine, sine [context, DIM / 2];
+// partial: f32 [SUMS, rows, 4·columns], keys from column 4·key and values from 4·value; table: cosine, sine [context, DIM / 2];
 // positions, slots: u32 [rows] (position 0xffffffff: row not in use); pages: u32 [slots, pages_per_slot]; keys, values: halves
 // in pairs or (import) single precision [page][kv_head][PAGE][DIM]. One lane eight keys and eight values, a flat grid.
 // Oracle: reference/attention_decode.rs.
 override WG: u32;
 override PAGE: u32;
 override DIM: u32;
+override SUMS: u32;
 #import "common/index.wgsl"
 #import "common/store_half.wgsl"
 #import "common/turned.wgsl"
 
 struct Params {
-    rows: u32, sums: u32, columns: u32, key: u32, value: u32, kv_heads: u32, pages_per_slot: u32,
+    rows: u32, columns: u32, key: u32, value: u32, kv_heads: u32, pages_per_slot: u32,
 }
 var<immediate> p: Params;
 
@@ -47,10 +48,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     }
     let stride = p.rows * p.columns;
     let first = row * p.columns + head * (DIM / 4u);
-    let key = turned(first + p.key, j, position, stride, p.sums);
+    let key = turned(first + p.key, j, position, stride);
     let value = first + p.value + j;
     let page = pages[slots[row] * p.pages_per_slot + position / PAGE];
     let to = ((page * p.kv_heads + head) * PAGE + position % PAGE) * (DIM / 2u) + 2u * j;
-    store_four(to, key.low, tree_four(value, stride, p.sums));
-    store_four(to + DIM / 4u, key.high, tree_four(value + units, stride, p.sums));
+    store_four(to, key.low, tree_four(value, stride));
+    store_four(to + DIM / 4u, key.high, tree_four(value + units, stride));
 }

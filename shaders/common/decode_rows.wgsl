@@ -19,7 +19,7 @@ fn stage_queries(first: u32, live: u32, position: u32, stride: u32, lane: u32) {
         let j = i % UNITS;
         var turn = Turned(vec4<f32>(0.0), vec4<f32>(0.0));
         if (head < live) {
-            turn = turned(first + head * FOURS, j, position, stride, p.sums);
+            turn = turned(first + head * FOURS, j, position, stride);
         }
         query[query_place(head, j)] = turn.low;
         query[query_place(head, UNITS + j)] = turn.high;
@@ -39,8 +39,8 @@ fn own_part(head: u32, part: u32) -> f32 {
 // The row's own key and value, from columns 4·key and 4·value on, as the cache stores them.
 fn stage_own(key: u32, value: u32, position: u32, stride: u32, lane: u32) {
     // Lanes past the end of a head repeat its beginning, so that no load waits for a branch.
-    let turn = turned(key, lane % UNITS, position, stride, p.sums);
-    let own = packed(tree_four(value + lane % FOURS, stride, p.sums));
+    let turn = turned(key, lane % UNITS, position, stride);
+    let own = packed(tree_four(value + lane % FOURS, stride));
     if (lane < UNITS) {
         own_key[lane] = packed(turn.low);
         own_key[UNITS + lane] = packed(turn.high);

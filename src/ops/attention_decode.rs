@@ -78,7 +78,6 @@ pub struct Cut {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     rows: u32,
-    sums: u32,
     columns: u32,
     key: u32,
     value: u32,
@@ -92,15 +91,16 @@ struct Params {
     scale: f32,
 }
 
-/// Every variant for workgroups of `heads` heads of `dim` values.
-pub(super) fn variants(dim: usize, heads: usize, precision: CachePrecision) -> [Variant; 2] {
-    [OwnKeys::New, OwnKeys::Stored].map(|own| variant(dim, heads, precision, own))
+/// Every variant for workgroups of `heads` heads of `dim` values, out of `sums` sums.
+pub(super) fn variants(dim: usize, heads: usize, sums: usize, precision: CachePrecision) -> [Variant; 2] {
+    [OwnKeys::New, OwnKeys::Stored].map(|own| variant([dim, heads, sums], precision, own))
 }
 
-fn variant(dim: usize, heads: usize, precision: CachePrecision, own: OwnKeys) -> Variant {
+fn variant([dim, heads, sums]: [usize; 3], precision: CachePrecision, own: OwnKeys) -> Variant {
     let stored = own == OwnKeys::Stored;
-    let constants =
-        format!("const DIM: u32 = {dim}u; const HEADS: u32 = {heads}u; const STORED: bool = {stored};");
+    let constants = format!(
+        "const DIM: u32 = {dim}u; const HEADS: u32 = {heads}u; const SUMS: u32 = {sums}u; const STORED: bool = {stored};"
+    );
     let variant = Variant::new("attention_decode").prologue(&constants).constant("PAGE", PAGE as u32);
     match precision {
         CachePrecision::Half => variant,
@@ -210,7 +210,6 @@ pub fn attention_decode(
     let cut = decode.cut();
     let params = Params {
         rows: rows as u32,
-        sums: from.left.sums as u32,
         columns: from.left.columns as u32 / 4,
         key: from.key as u32 / 4,
         value: from.value as u32 / 4,
@@ -223,7 +222,8 @@ pub fn attention_decode(
         window: decode.window(),
         scale: (1.0 / (cache.dim as f64).sqrt()) as f32,
     };
-    let kernel = list.device().kernel(&variant(cache.dim, workgroup_heads, cache.precision, own))?;
+    let kernel =
+        list.device().kernel(&variant([cache.dim, workgroup_heads, from.left.sums], cache.precision, own))?;
     let buffers = [
         from.left.partial.buffer(),
         from.rope.buffer(),

@@ -10,7 +10,6 @@ use crate::gpu::{CommandList, Variant, flat_grid};
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     rows: u32,
-    sums: u32,
     columns: u32,
     key: u32,
     value: u32,
@@ -18,11 +17,12 @@ struct Params {
     pages_per_slot: u32,
 }
 
-pub(super) fn variant(dim: usize, precision: CachePrecision) -> Variant {
+pub(super) fn variant(dim: usize, sums: usize, precision: CachePrecision) -> Variant {
     let variant = Variant::new("kv_write")
         .constant("WG", ELEMENTWISE)
         .constant("PAGE", PAGE as u32)
-        .constant("DIM", dim as u32);
+        .constant("DIM", dim as u32)
+        .constant("SUMS", sums as u32);
     match precision {
         CachePrecision::Half => variant,
         CachePrecision::Single => variant.import("common/store_half.wgsl", "common/store_single.wgsl"),
@@ -37,12 +37,11 @@ pub fn kv_write(list: &mut CommandList, decode: &Decode<'_>, from: &Projections<
     decode.check("kv_write")?;
     from.check("kv_write", decode)?;
     let &Decode { rows, cache, state, .. } = decode;
-    let kernel = list.device().kernel(&variant(cache.dim, cache.precision))?;
+    let kernel = list.device().kernel(&variant(cache.dim, from.left.sums, cache.precision))?;
     let lanes = rows * cache.kv_heads * cache.dim / 8;
     let grid = flat_grid(list.device(), lanes.div_ceil(ELEMENTWISE as usize) as u64);
     let params = Params {
         rows: rows as u32,
-        sums: from.left.sums as u32,
         columns: from.left.columns as u32 / 4,
         key: from.key as u32 / 4,
         value: from.value as u32 / 4,

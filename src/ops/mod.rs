@@ -102,8 +102,8 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         cache::variant(CachePrecision::Half),
         cache::variant(CachePrecision::Single),
         attention::merge_variant(),
-        kv_write::variant(128, CachePrecision::Half),
-        kv_write::variant(128, CachePrecision::Single),
+        kv_write::variant(128, 4, CachePrecision::Half),
+        kv_write::variant(128, 4, CachePrecision::Single),
         swiglu::variant(),
         gptq_group::variant(),
         pack::variant(),
@@ -123,8 +123,9 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         for dim in [16, 64, 128] {
             all.extend(attention::variants(capabilities, dim, precision));
         }
-        for (dim, heads) in [(8, 1), (64, 8), (80, 7), (128, 1), (128, 4), (128, 8), (256, 8)] {
-            all.extend(attention_decode::variants(dim, heads, precision));
+        for (dim, heads, sums) in [(8, 1, 1), (64, 8, 2), (80, 7, 4), (128, 1, 8), (128, 8, 16), (256, 8, 4)]
+        {
+            all.extend(attention_decode::variants(dim, heads, sums, precision));
         }
     }
     all
