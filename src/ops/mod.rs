@@ -15,6 +15,9 @@
 //! | [`rope`] | rotary positions | `rope` | `reference::rope` |
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
 //! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
+//! | [`attention_decode`] | the same from a product's parts | `attention_decode` | `reference::attention_decode` |
+//! | [`attention_join`] | its splits, in packed order | `attention_join` | `reference::attention` |
+//! | [`kv_write`] | keys and values from a product's parts | `kv_write` | `reference::attention_decode` |
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
 //! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn`, `matmul_tn_subgroup` | `reference::matmul_tn` |
 //! | [`scale_search`] | a group's scales | `column_max`, `scale_error`, `scale_pick` | `reference::scale_search` |
@@ -30,6 +33,8 @@
 
 pub mod activation;
 pub mod attention;
+pub mod attention_decode;
+pub mod attention_join;
 pub mod cache;
 pub mod dequantize;
 pub mod dot;
@@ -37,6 +42,7 @@ pub mod embed;
 pub mod gather_rows;
 pub mod gptq_group;
 pub mod group_gemv;
+pub mod kv_write;
 pub mod matmul;
 pub mod matmul_tn;
 pub mod pack;
@@ -96,6 +102,8 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         cache::variant(CachePrecision::Half),
         cache::variant(CachePrecision::Single),
         attention::merge_variant(),
+        kv_write::variant(128, 4, CachePrecision::Half),
+        kv_write::variant(128, 4, CachePrecision::Single),
         swiglu::variant(),
         gptq_group::variant(),
         pack::variant(),
@@ -108,11 +116,16 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all.extend(group_gemv::variants());
     all.extend(residual_norm::variants(capabilities));
     all.extend(swiglu_gather::variants());
+    all.extend(attention_join::variants(64, 128));
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {
         for dim in [16, 64, 128] {
             all.extend(attention::variants(capabilities, dim, precision));
+        }
+        for (dim, heads, sums) in [(8, 1, 1), (64, 8, 2), (80, 7, 4), (128, 1, 8), (128, 8, 16), (256, 8, 4)]
+        {
+            all.extend(attention_decode::variants(dim, heads, sums, precision));
         }
     }
     all

@@ -6,6 +6,7 @@
 //! the caller's duty: a wrong one panics, as an index out of range does.
 
 pub mod attention;
+pub mod attention_decode;
 pub mod cache_write;
 pub mod dequantize;
 pub mod dot;

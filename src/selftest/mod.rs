@@ -5,6 +5,7 @@
 //! The kernel tests run the same cases at awkward shapes. How a result is shown is the caller's affair.
 
 mod attention;
+mod attention_decode;
 mod cache_write;
 mod case;
 mod compare;
@@ -27,11 +28,13 @@ mod reorder;
 mod residual_norm;
 mod rms_norm;
 mod rope;
+mod softmax;
 mod swiglu;
 mod swiglu_gather;
 mod weight_error;
 
 pub use attention::{Attention, Row};
+pub use attention_decode::AttentionDecode;
 pub use cache_write::CacheWrite;
 pub use case::{Case, Fault, Shapes};
 pub use compare::Comparison;
@@ -141,6 +144,7 @@ pub fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     all.extend(rope::cases(shapes));
     all.extend(cache_write::cases(shapes));
     all.extend(attention::cases(shapes));
+    all.extend(attention_decode::cases(shapes));
     all.extend(swiglu::cases(shapes));
     all.extend(group_gemv::cases(shapes));
     all.extend(residual_norm::cases(shapes));

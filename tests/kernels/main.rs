@@ -8,6 +8,7 @@
 mod support;
 
 mod attention;
+mod attention_decode;
 mod cache_write;
 mod dequantize;
 mod device;
