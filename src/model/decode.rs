@@ -25,7 +25,7 @@ use crate::gpu::{Arithmetic, Buffer, CommandList, Device};
 use crate::ops::activation::{Activation, Partial};
 use crate::ops::attention_decode::{self, OwnKeys, Projections, attention_decode};
 use crate::ops::attention_join::attention_join;
-use crate::ops::cache::RowState;
+use crate::ops::cache::{PAGE, RowState};
 use crate::ops::group_gemv::{MOST_ROWS, group_gemv, sums};
 use crate::ops::kv_write::kv_write;
 use crate::ops::residual_norm::{Left, residual_norm};
@@ -138,7 +138,8 @@ impl Decode {
         let input = |group: &&QuantGroup| group.copies() * form.row_words(group.k());
         let (head_group, in_blocks) = groups.split_last().expect("the head's group is the last");
         // Splits depend on the rows: room for the most that any bucket needs.
-        let splits = |rows| attention_decode::scratch(rows, heads, kv_heads, dim, context);
+        let pages = context.next_multiple_of(PAGE);
+        let splits = |rows| attention_decode::scratch(rows, heads, kv_heads, dim, pages);
         let buckets = (0..=MOST_ROWS.ilog2()).map(|power| 1 << power).filter(|&bucket| bucket <= rows);
         let hidden = || Tensor::zeros(device, "hidden", rows, config.hidden_size);
         let words = groups.iter().map(input).max().unwrap_or(0);
@@ -261,7 +262,9 @@ impl Decode {
             state: model.state,
             splits: &self.splits,
         };
-        let from = Projections { partial: from.partial.buffer(), parts: from.sums, rope: model.rope };
+        let key = decode.heads * decode.cache.dim;
+        let value = key + decode.cache.kv_heads * decode.cache.dim;
+        let from = Projections { left: from, key, value, rope: model.rope };
         if own == OwnKeys::Stored {
             kv_write(list, &decode, &from)?;
         }
