@@ -14,7 +14,7 @@ use super::source::WeightSource;
 use super::weights::Block;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
-use crate::gpu::{CommandList, Device};
+use crate::gpu::{CommandList, Device, Profile};
 use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result};
@@ -41,6 +41,15 @@ pub struct MemoryByPart {
     pub cache: u64,
     /// Activations, tables and the rows' state.
     pub scratch: u64,
+}
+
+/// How long the commands of a token take.
+#[derive(Clone, Debug)]
+pub struct TokenProfile {
+    /// From the embedding to the last block.
+    pub pass: Profile,
+    /// The last norm and the head.
+    pub head: Profile,
 }
 
 /// A model on a device.
@@ -206,6 +215,29 @@ impl Llama {
     /// Most rows of logits at a time.
     pub fn slice_rows(&self) -> usize {
         self.head.slice_rows()
+    }
+
+    /// Runs one row and then each of its commands again by itself: how long they take, logits included.
+    ///
+    /// # Errors
+    /// As [`Llama::forward`].
+    pub fn profile(&mut self, row: Row) -> Result<TokenProfile> {
+        self.pass(&[row])?;
+        let pass = self.lists[&1].profile()?;
+        let head = self.head.profile(&self.scratch, self.scratch.hidden(), &[0])?;
+        Ok(TokenProfile { pass, head })
+    }
+
+    /// Bytes of weights and of `context` tokens' keys and values that a token reads.
+    pub fn token_bytes(&self, context: usize) -> u64 {
+        let config = &self.config;
+        let seen = config.sliding_window.map_or(context, |window| context.min(window));
+        let cached = 2 * config.num_hidden_layers * seen * config.key_value_size();
+        let table = match &self.embedding {
+            Embedding::Device(table) => table.slabs().iter().map(|slab| slab.buffer.bytes()).sum(),
+            Embedding::Host(_) => 0,
+        };
+        self.memory.weights - table + (cached * self.cache.layer(0).precision.bytes()) as u64
     }
 
     /// The dispatches of a pass over `rows` rows.
