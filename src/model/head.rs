@@ -90,6 +90,11 @@ impl Head {
         })
     }
 
+    /// Bytes of what is no weight: room for a slice of rows.
+    pub fn room_bytes(&self) -> u64 {
+        [&self.input, &self.normed, &self.logits].iter().map(|tensor| tensor.buffer().bytes()).sum()
+    }
+
     /// Rows of a slice.
     pub fn slice_rows(&self) -> usize {
         self.logits.rows()

@@ -125,6 +125,8 @@ impl Llama {
         let head = Head::load(device, &*source, &config)?;
         device.wait("weights")?;
         part(&mut memory.weights);
+        memory.weights -= head.room_bytes();
+        memory.scratch += head.room_bytes();
         let (device, blocks) = (device.clone(), loaded);
         let lists = HashMap::new();
         Ok(Self {
