@@ -230,7 +230,7 @@ impl Device {
         }
         self.guarded(buffer.label(), || {
             for (index, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
-                let at = offset + (index * UPLOAD_PIECE) as u64;
+                let at = buffer.offset() + offset + (index * UPLOAD_PIECE) as u64;
                 if piece.len() % 4 == 0 {
                     self.0.queue.write_buffer(buffer.raw(), at, piece);
                 } else {
@@ -290,7 +290,7 @@ impl Device {
                 mapped_at_creation: false,
             });
             let mut encoder = self.0.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.copy_buffer_to_buffer(buffer.raw(), offset, &staging, 0, staging_bytes);
+            encoder.copy_buffer_to_buffer(buffer.raw(), buffer.offset() + offset, &staging, 0, staging_bytes);
             self.0.queue.submit([encoder.finish()]);
             staging.map_async(wgpu::MapMode::Read, .., |_| {});
             staging

@@ -107,10 +107,7 @@ impl CommandList {
         let entries: Vec<_> = buffers
             .iter()
             .enumerate()
-            .map(|(index, buffer)| wgpu::BindGroupEntry {
-                binding: index as u32,
-                resource: buffer.raw().as_entire_binding(),
-            })
+            .map(|(index, buffer)| wgpu::BindGroupEntry { binding: index as u32, resource: buffer.binding() })
             .collect();
         let group = self.device.guarded(kernel.label(), || {
             self.device.raw().create_bind_group(&wgpu::BindGroupDescriptor {
@@ -225,9 +222,12 @@ fn encode_pass(encoder: &mut wgpu::CommandEncoder, label: &str, commands: &[Comm
 fn encode_transfer(encoder: &mut wgpu::CommandEncoder, command: &Command) {
     match command {
         Command::Copy { from, from_offset, to, to_offset, bytes } => {
-            encoder.copy_buffer_to_buffer(from.raw(), *from_offset, to.raw(), *to_offset, *bytes);
+            let (from_at, to_at) = (from.offset() + from_offset, to.offset() + to_offset);
+            encoder.copy_buffer_to_buffer(from.raw(), from_at, to.raw(), to_at, *bytes);
         }
-        Command::Clear { buffer } => encoder.clear_buffer(buffer.raw(), 0, None),
+        Command::Clear { buffer } => {
+            encoder.clear_buffer(buffer.raw(), buffer.offset(), Some(buffer.bytes()))
+        }
         Command::Dispatch { .. } => {}
     }
 }

@@ -17,7 +17,7 @@ mod shader;
 mod timing;
 
 pub use adapter::{Adapter, adapters, select};
-pub use buffer::Buffer;
+pub use buffer::{Buffer, VIEW_ALIGNMENT};
 pub use capabilities::{Capabilities, Tier};
 pub use device::{Device, DeviceOptions, Memory};
 pub use kernel::{Binding, Interface, Kernel, parse};
