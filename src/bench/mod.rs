@@ -6,6 +6,7 @@
 
 mod entry;
 mod forward;
+mod fused;
 mod kernels;
 mod model;
 mod products;

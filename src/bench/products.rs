@@ -7,15 +7,11 @@ use crate::gpu::{CommandList, Device};
 use crate::model::mixed_layout;
 use crate::ops::matmul::{GEMV_ROWS, Store, matmul};
 use crate::ops::{self, DenseMatrix, QuantMatrix, Tensor};
-use crate::packing::WIDTHS;
 use crate::random::Random;
-use crate::selftest::{Case, Dequantize, Matmul, Packing, QuantMatmul};
+use crate::selftest::{Case, Dequantize, Matmul, Packing, QuantMatmul, Reorder};
 
 /// Bits per weight of the mixed matrices: those of a 70B model for 24 GB, and the usual ones.
-const BITS: [f64; 2] = [2.5, 4.0];
-
-/// Shapes [k, n] at which each width is timed alone: gate or up and down of a 70B model, gate or up of a 7B model.
-const SINGLE: [(usize, usize); 3] = [(8192, 28_672), (28_672, 8192), (4096, 11_008)];
+pub(super) const BITS: [f64; 2] = [2.5, 4.0];
 
 /// All of them for the linears of a layer.
 pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
@@ -24,25 +20,12 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
         entries.extend([1, layer.prompt].map(|rows| dense(device, rows, k, n)));
         for packing in BITS.into_iter().filter_map(|bits| mixed(k, n, bits)) {
             entries.extend([1, GEMV_ROWS, layer.prompt].map(|rows| packed(device, rows, &packing)));
-            entries.push(dequantize(packing));
+            entries.extend([dequantize(packing.clone()), reorder(packing)]);
         }
     }
     // The head.
     entries.push(packed(device, 1, &Packing::mixed(layer.hidden, layer.vocabulary, &[6], 128, false)));
     entries
-}
-
-/// Each width alone, for one row: at the shapes of large matrices where the layer is of a model, else at its own.
-pub(super) fn widths(device: &Device, layer: Layer) -> Vec<Entry> {
-    let own = [(layer.hidden, layer.intermediate)];
-    let shapes = if layer.hidden < 4096 { &own[..] } else { &SINGLE };
-    let shapes = shapes.iter().flat_map(|&shape| WIDTHS.map(|bits| (shape, bits)));
-    shapes
-        .map(|((k, n), bits)| {
-            let rows = if bits < 4 { 64 } else { 128 };
-            packed(device, 1, &Packing::mixed(k, n, &[bits], rows, false))
-        })
-        .collect()
 }
 
 /// Activations [rows, cols].
@@ -69,7 +52,7 @@ pub(super) fn quantized(list: &CommandList, set: usize, packing: &Packing) -> Re
 }
 
 /// Several widths in a matrix, as a converted model has them.
-fn mixed(k: usize, n: usize, bits: f64) -> Option<Packing> {
+pub(super) fn mixed(k: usize, n: usize, bits: f64) -> Option<Packing> {
     let layout = mixed_layout(k, n, bits).ok()?;
     let groups = layout.groups().iter().map(|group| (group.bits, group.rows)).collect();
     Some(Packing { groups, n, bias: false })
@@ -123,6 +106,22 @@ fn dequantize(packing: Packing) -> Entry {
             let matrix = quantized(list, set, &packing)?;
             for slab in matrix.slabs() {
                 ops::dequantize::dequantize(list, &matrix, slab, &out)?;
+            }
+        }
+        Ok(())
+    })
+    .verified_by(case)
+}
+
+/// Words into the device's order, as when weights are loaded.
+fn reorder(packing: Packing) -> Entry {
+    let bytes = 2 * packing.bytes() as usize;
+    let case = Reorder { packing: packing.clone() };
+    Entry::new(&["reorder"], packing.words(), bytes, None, move |list, sets| {
+        for set in 0..sets {
+            let matrix = quantized(list, set, &packing)?;
+            for slab in matrix.slabs() {
+                ops::reorder::reorder(list, matrix.layout(), matrix.blocks(), &slab.words, slab.columns)?;
             }
         }
         Ok(())

@@ -29,9 +29,10 @@ pub(crate) fn run(args: &BenchArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Three digits, more before the point.
+/// Three digits or so, all of those before the point.
 fn significant(value: f64) -> String {
     let digits = match value {
+        value if value < 0.1 => 4,
         value if value < 10.0 => 2,
         value if value < 100.0 => 1,
         _ => 0,
@@ -42,4 +43,18 @@ fn significant(value: f64) -> String {
 /// A share in whole percent.
 fn percent(share: f64) -> String {
     format!("{:.0}%", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_about_three_digits() {
+        let cases = [(0.012_345, "0.0123"), (1.234, "1.23"), (12.34, "12.3"), (3120.4, "3120")];
+        for (value, text) in cases {
+            assert_eq!(significant(value), text);
+        }
+        assert_eq!(percent(0.876), "88%");
+    }
 }
