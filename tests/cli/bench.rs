@@ -58,7 +58,7 @@ fn tables_say_what_was_measured() {
 
 #[test]
 fn kernels_are_compared_with_an_earlier_run() {
-    let report = json(&["kernels", "--filter", "swiglu", "--samples", "1"]);
+    let report = json(&["kernels", "--filter", "rope", "--samples", "1"]);
     let kernels = report["kernels"].as_array().unwrap();
     assert_eq!(kernels.len(), 2, "one row, and those of a prompt");
     assert!(kernels.iter().all(|kernel| kernel["figures"]["microseconds"]["median"].as_f64().unwrap() > 0.0));
@@ -66,8 +66,8 @@ fn kernels_are_compared_with_an_earlier_run() {
     let file = directory.path().join("before.json");
     std::fs::write(&file, report.to_string()).unwrap();
     let file = file.to_str().unwrap();
-    let again = run(&["bench", "kernels", "--filter", "swiglu", "--samples", "1", "--compare", file], 0);
-    let table = stdout(&again).lines().filter(|line| line.starts_with("swiglu")).collect::<Vec<_>>();
+    let again = run(&["bench", "kernels", "--filter", "rope", "--samples", "1", "--compare", file], 0);
+    let table = stdout(&again).lines().filter(|line| line.starts_with("rope ")).collect::<Vec<_>>();
     assert!(table.len() == 2 && table.iter().all(|line| line.ends_with('%')), "{}", stdout(&again));
     std::fs::write(directory.path().join("before.json"), "{}").unwrap();
     let bad = run(&["bench", "kernels", "--compare", file], 1);
