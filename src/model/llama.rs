@@ -15,7 +15,7 @@ use super::source::WeightSource;
 use super::weights::Block;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
-use crate::gpu::{Arithmetic, CommandList, Device};
+use crate::gpu::{Arithmetic, CommandList, Device, Profile};
 use crate::ops::attention_decode::OwnKeys;
 use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
@@ -43,6 +43,20 @@ pub struct MemoryByPart {
     pub cache: u64,
     /// Activations, tables and the rows' state.
     pub scratch: u64,
+}
+
+/// Runs of a token's list over which its time is taken.
+const RUNS: u32 = 8;
+
+/// How long the commands of a token take.
+#[derive(Clone, Debug)]
+pub struct TokenProfile {
+    /// From the embedding to the last block.
+    pub pass: Profile,
+    /// The last norm and the head, where they are a list of their own.
+    pub head: Profile,
+    /// Seconds of all of it as it runs in a model, command after command.
+    pub seconds: f64,
 }
 
 /// A model on a device.
@@ -121,6 +135,8 @@ impl Llama {
         let head = Head::load(device, &*source, &config)?;
         device.wait("weights")?;
         part(&mut memory.weights);
+        memory.weights -= head.room_bytes();
+        memory.scratch += head.room_bytes();
         let decode = Decode::new(device, &config, &loaded, &head, context, rows)?;
         part(&mut memory.scratch);
         let (device, blocks) = (device.clone(), loaded);
@@ -258,6 +274,42 @@ impl Llama {
     /// Most rows of logits at a time.
     pub fn slice_rows(&self) -> usize {
         self.head.slice_rows()
+    }
+
+    /// Runs one row and then each of its commands again by itself: how long they take, logits included.
+    ///
+    /// # Errors
+    /// As [`Llama::forward`].
+    pub fn profile(&mut self, row: Row) -> Result<TokenProfile> {
+        if self.decode.is_some() {
+            self.decode(&[row], &[0])?;
+            let list = &self.decode_lists[&(1, false)];
+            let pass = list.profile()?;
+            let head = Profile { clock: pass.clock, steps: Vec::new() };
+            return Ok(TokenProfile {
+                seconds: list.seconds(RUNS, pass.clock)? / f64::from(RUNS),
+                pass,
+                head,
+            });
+        }
+        self.pass(&[row])?;
+        let pass = self.lists[&1].profile()?;
+        let head = self.head.profile(&self.scratch, self.scratch.hidden(), &[0])?;
+        let list = self.lists[&1].seconds(RUNS, pass.clock)? / f64::from(RUNS);
+        let seconds = list + head.steps.iter().map(|step| step.1).sum::<f64>();
+        Ok(TokenProfile { pass, head, seconds })
+    }
+
+    /// Bytes of weights and of `context` tokens' keys and values that a token reads.
+    pub fn token_bytes(&self, context: usize) -> u64 {
+        let config = &self.config;
+        let seen = config.sliding_window.map_or(context, |window| context.min(window));
+        let cached = 2 * config.num_hidden_layers * seen * config.key_value_size();
+        let table = match &self.embedding {
+            Embedding::Device(table) => table.slabs().iter().map(|slab| slab.buffer.bytes()).sum(),
+            Embedding::Host(_) => 0,
+        };
+        self.memory.weights - table + (cached * self.cache.layer(0).precision.bytes()) as u64
     }
 
     /// The dispatches of a pass over `rows` rows.

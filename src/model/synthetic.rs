@@ -12,6 +12,7 @@ use std::ops::Range;
 use half::f16;
 use rayon::prelude::*;
 
+pub use mix::layout as mixed_layout;
 pub use shape::Shape;
 
 use super::block::{LinearSpec, Role, blocks, head_spec};
