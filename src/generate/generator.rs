@@ -4,10 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::sampler::{Sampler, SamplerSettings};
+use super::SamplerSettings;
 use super::stop::StopMatcher;
 use crate::formats::tokenizer::{TextStream, Tokenizer};
 use crate::model::{Llama, Row};
+use crate::reference::sample::Sampler;
 use crate::{Error, Result};
 
 /// How to continue a prompt.
@@ -94,7 +95,9 @@ impl<'a> Generator<'a> {
         settings: &Settings,
     ) -> Result<Self> {
         check_prompt(prompt.len(), model.cache_size().context)?;
-        let sampler = Sampler::new(settings.sampling)?;
+        let SamplerSettings { temperature, top_k, top_p, min_p, repetition_penalty, seed } =
+            settings.sampling;
+        let sampler = Sampler { temperature, top_k, top_p, min_p, repetition_penalty, seed };
         let stop = StopMatcher::new(settings.end_tokens.clone(), settings.stop.clone())?;
         let started = Instant::now();
         let rows: Vec<Row> =
@@ -155,7 +158,7 @@ impl<'a> Generator<'a> {
             let row = Row { token: self.history[position], slot: 0, position: position as u32 };
             self.logits = self.model.forward(&[row], &[0])?;
         }
-        let id = self.sampler.sample(&self.logits, &self.history, 0, step as u64)?;
+        let id = self.sampler.choose(&self.logits, &self.history, step as u32).token;
         self.history.push(id);
         let mut text = String::new();
         if self.stop.is_end_token(id) {

@@ -18,6 +18,7 @@
 //! | [`pack`] | codes to words | `pack` | `reference::pack` |
 //! | [`weight_error`] | w − decoded, bit check | `weight_error` | `reference::weight_error` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
+//! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
 //!
 //! An operation checks shapes, picks the variant for the device's tier and adds dispatches to a list; nothing runs
@@ -37,6 +38,7 @@ pub mod permute;
 pub mod quant_matmul;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod scale_search;
 pub mod swiglu;
 pub mod weight_error;
@@ -86,6 +88,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         dot::variant(),
         gather_rows::variant(),
     ];
+    all.extend(sample::variants());
     all.extend(scale_search::variants());
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));

@@ -23,6 +23,7 @@ mod quant_matmul;
 mod random;
 mod rms_norm;
 mod rope;
+mod sample;
 mod swiglu;
 mod weight_error;
 
@@ -44,6 +45,7 @@ pub use quant_matmul::QuantMatmul;
 pub use random::Random;
 pub use rms_norm::RmsNorm;
 pub use rope::Rope;
+pub use sample::Sample;
 pub use swiglu::Swiglu;
 pub use weight_error::WeightError;
 
@@ -135,6 +137,7 @@ pub fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     all.extend(group::cases(shapes));
     all.extend(weight_error::cases(shapes));
     all.extend(dot::cases(shapes));
+    all.extend(sample::cases(shapes));
     all
 }
 

@@ -25,6 +25,7 @@ mod quant_scales;
 mod quant_small;
 mod rms_norm;
 mod rope;
+mod sample;
 mod selftest;
 mod slabs;
 mod swiglu;
