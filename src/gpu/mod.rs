@@ -13,6 +13,7 @@ mod capabilities;
 mod device;
 mod kernel;
 mod list;
+mod readback;
 mod shader;
 
 pub use adapter::{Adapter, adapters, select};
@@ -21,4 +22,5 @@ pub use capabilities::{Capabilities, Tier};
 pub use device::{Device, DeviceOptions, Memory};
 pub use kernel::{Binding, Interface, Kernel, parse};
 pub use list::{CommandList, flat_grid};
+pub use readback::Readback;
 pub use shader::{Variant, kernel_stems, source};

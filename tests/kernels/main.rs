@@ -23,6 +23,7 @@ mod quant_numbers;
 mod quant_rounding;
 mod quant_scales;
 mod quant_small;
+mod readback;
 mod rms_norm;
 mod rope;
 mod sample;

@@ -39,7 +39,8 @@ fn every_way_of_choosing() {
     let mut choices = 0;
     for (index, temperature) in [0.05, 0.5, 1.0, 1.7, 30.0].into_iter().enumerate() {
         for top_k in [0, 1, 2, 50, 4000, 100_000] {
-            for (top_p, min_p) in [(1.0, 0.0), (0.1003, 0.0), (0.9007, 0.0), (0.9993, 0.05), (1.0, 0.3), (1.0, 1.0)]
+            for (top_p, min_p) in
+                [(1.0, 0.0), (0.1003, 0.0), (0.9007, 0.0), (0.9993, 0.05), (1.0, 0.3), (1.0, 1.0)]
             {
                 for spread in [3.0, 0.01, -1.0, -0.001] {
                     let penalty = if top_k == 50 { 1.2 } else { 1.0 };
