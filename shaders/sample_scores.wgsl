@@ -30,10 +30,13 @@ const LARGEST: f32 = 3.4028234e38;
 fn score(row: u32, token: u32) -> f32 {
     let logit = tree(row * p.cols + token, p.rows * p.cols, p.ks);
     let row_settings = settings[row];
+    if (row_settings.penalty == 1.0) {
+        return logit;
+    }
     // Comparing bits: what is not finite stays as it is.
     let finite = (bitcast<u32>(logit) & 0x7f800000u) != 0x7f800000u;
     let occurred = (seen[row * p.seen_words + token / 32u] >> (token % 32u)) & 1u;
-    if (occurred == 0u || row_settings.penalty == 1.0 || !finite) {
+    if (occurred == 0u || !finite) {
         return logit;
     }
     let factor = select(row_settings.penalty, row_settings.inverse_penalty, logit > 0.0);
@@ -53,8 +56,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         }
     }
     var best = no_peak();
-    let end = min((id.x + 1u) * GROUP, p.vocabulary);
-    for (var token = id.x * GROUP + lane; token < end; token += WG) {
+    // As many turns for every lane, so that they can be unrolled; past the end the last token comes again.
+    for (var i = 0u; i < GROUP / WG; i++) {
+        let token = min(id.x * GROUP + i * WG + lane, p.vocabulary - 1u);
         let key = key_of(score(row, token));
         if (p.keep != 0u) {
             keys[row * p.vocabulary + token] = key;

@@ -7,9 +7,11 @@ pub mod eval;
 pub mod generator;
 pub mod score;
 pub mod stop;
+pub mod text;
 
 pub use crate::ops::sample::SamplerSettings;
 pub use eval::{EvalOptions, Evaluation, evaluate};
-pub use generator::{Finish, Generator, Piece, Settings};
+pub use generator::{Generator, Piece, Settings, Start};
 pub use score::{Estimate, Scores, Summary};
 pub use stop::StopMatcher;
+pub use text::{Finish, Text};

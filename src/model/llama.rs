@@ -1,8 +1,11 @@
 //! A whole model on one device: rows of tokens in, logits out.
 
+mod steps;
+
 use std::collections::HashMap;
 use std::path::Path;
 
+use self::steps::Steps;
 use super::batch::{Batch, Row};
 use super::block::blocks;
 use super::cache::{Cache, CacheSize};
@@ -17,6 +20,8 @@ use crate::gpu::{CommandList, Device};
 use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result};
+
+pub use self::steps::{DecodeRow, MOST_IN_FLIGHT};
 
 /// How to load a model.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +60,7 @@ pub struct Llama {
     rope: RopeTable,
     batch: Batch,
     lists: HashMap<usize, CommandList>,
+    steps: Steps,
     memory: MemoryByPart,
 }
 
@@ -77,7 +83,8 @@ impl Llama {
                 format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
             return Err(Error::argument("--context", message));
         }
-        let rows = options.rows.clamp(1, options.cache.slots * context).next_power_of_two();
+        let slots = options.cache.slots;
+        let rows = options.rows.max(steps::most_rows(slots)).clamp(1, slots * context).next_power_of_two();
         let mut memory = MemoryByPart::default();
         let mut held = device.memory().held;
         let mut part = |bytes: &mut u64| {
@@ -90,6 +97,7 @@ impl Llama {
         let scratch = Scratch::new(device, &config, rows, context)?;
         let rope = rope_table(device, &config, context)?;
         let batch = Batch::new(device, rows)?;
+        let steps = Steps::new(device, slots, config.vocab_size)?;
         part(&mut memory.scratch);
         let embedding = Embedding::load(device, &checkpoint, &config, options.embedding)?;
         let specs = blocks(&config);
@@ -115,6 +123,7 @@ impl Llama {
             rope,
             batch,
             lists,
+            steps,
             memory,
         })
     }
@@ -196,12 +205,18 @@ impl Llama {
     /// The dispatches of a pass over `rows` rows.
     fn prepare(&self, rows: usize) -> Result<CommandList> {
         let mut list = CommandList::new(&self.device, format!("pass of {rows} rows"));
-        self.embedding.record(&mut list, self.batch.tokens(), self.scratch.hidden(), rows)?;
+        self.record(&mut list, rows)?;
+        Ok(list)
+    }
+
+    /// Records the rows' tokens through all blocks.
+    fn record(&self, list: &mut CommandList, rows: usize) -> Result<()> {
+        self.embedding.record(list, self.batch.tokens(), self.scratch.hidden(), rows)?;
         let state = self.batch.state();
         let pass = Pass { config: &self.config, scratch: &self.scratch, rope: &self.rope, state, rows };
         for block in &self.blocks {
-            pass.block(&mut list, block, self.cache.layer(block.spec().layer), &mut |_, _, _| Ok(()))?;
+            pass.block(list, block, self.cache.layer(block.spec().layer), &mut |_, _, _| Ok(()))?;
         }
-        Ok(list)
+        Ok(())
     }
 }

@@ -24,13 +24,14 @@ pub use cache::{Cache, CacheSize};
 pub use embedding::{EMBEDDING_TABLE, Embedding, Placement};
 pub use head::{Head, head_weight};
 pub use linear::{Linear, LinearGroup};
-pub use llama::{Llama, LoadOptions, MemoryByPart};
+pub use llama::{DecodeRow, Llama, LoadOptions, MOST_IN_FLIGHT, MemoryByPart};
 pub use pass::{Pass, Tap};
 pub use scratch::Scratch;
 pub use streamed::{Runner, RunnerTap, Streamed};
 pub use weights::{Block, load_norm};
 
 pub use crate::ops::cache::CachePrecision;
+pub use crate::ops::sample::{Choice, MOST_ROWS};
 
 use crate::Result;
 use crate::ops::Tensor;

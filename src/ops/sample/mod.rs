@@ -16,7 +16,7 @@ use crate::{Error, Result};
 const LANES: u32 = 256;
 
 /// Tokens of a workgroup where many share a row.
-const GROUP: u32 = 2048;
+const GROUP: u32 = 1024;
 
 /// Parts of the range of scores; a multiple of [`LANES`].
 const BUCKETS: u32 = 1024;
