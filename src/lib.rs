@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod packing;
+pub mod random;
 
 pub mod gpu;
 

@@ -1,6 +1,5 @@
-// The sum of the partial results that a product left: ks of them (a power of two, at most 16), `stride` apart, always as the
-// same binary tree. The importing kernel binds `partial` (f32).
-
+// Sums of the partial results that a product left, as a binary tree: the order in which K was cut, whoever cut it. The
+// importing kernel binds `partial`; `at` is the place in the first of `sums` (0, 1, 2, 4, 8 or 16) parts of `stride` values.
 fn tree2(at: u32, stride: u32) -> f32 {
     return partial[at] + partial[at + stride];
 }
@@ -13,8 +12,9 @@ fn tree8(at: u32, stride: u32) -> f32 {
     return tree4(at, stride) + tree4(at + 4u * stride, stride);
 }
 
-fn tree(at: u32, stride: u32, ks: u32) -> f32 {
-    switch (ks) {
+fn tree(at: u32, stride: u32, sums: u32) -> f32 {
+    switch sums {
+        case 0u: { return 0.0; }
         case 1u: { return partial[at]; }
         case 2u: { return tree2(at, stride); }
         case 4u: { return tree4(at, stride); }

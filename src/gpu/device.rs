@@ -87,7 +87,7 @@ impl Device {
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("exlay"),
-            required_features: capabilities.features(),
+            required_features: capabilities.features() | super::timing::features(&adapter.raw),
             required_limits: limits.clone(),
             experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -230,7 +230,7 @@ impl Device {
         }
         self.guarded(buffer.label(), || {
             for (index, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
-                let at = offset + (index * UPLOAD_PIECE) as u64;
+                let at = buffer.offset() + offset + (index * UPLOAD_PIECE) as u64;
                 if piece.len() % 4 == 0 {
                     self.0.queue.write_buffer(buffer.raw(), at, piece);
                 } else {
@@ -290,7 +290,7 @@ impl Device {
                 mapped_at_creation: false,
             });
             let mut encoder = self.0.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.copy_buffer_to_buffer(buffer.raw(), offset, &staging, 0, staging_bytes);
+            encoder.copy_buffer_to_buffer(buffer.raw(), buffer.offset() + offset, &staging, 0, staging_bytes);
             self.0.queue.submit([encoder.finish()]);
             staging.map_async(wgpu::MapMode::Read, .., |_| {});
             staging
@@ -348,8 +348,7 @@ impl Device {
         self.0.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Runs `work` and returns the first error that it makes the device report. That does not wait for the device:
-    /// wgpu's scopes on native devices hold what was found when the work was recorded and submitted.
+    /// Runs `work` and returns the first error of its recording and submission; does not wait for the device.
     pub(super) fn guarded<R>(&self, label: &str, work: impl FnOnce() -> R) -> Result<R> {
         let scopes =
             [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal]

@@ -4,14 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::block::head_spec;
 use super::embedding::EMBEDDING_TABLE;
-use super::linear::{Linear, LinearGroup};
+use super::linear::{Linear, LinearGroup, load_dense};
 use super::scratch::Scratch;
+use super::source::WeightSource;
 use super::weights::load_norm;
 
 use crate::Result;
 use crate::formats::config::LlamaConfig;
-use crate::formats::exl2;
-use crate::formats::safetensors::Checkpoint;
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::Tensor;
 use crate::ops::matmul::Store;
@@ -47,42 +46,42 @@ struct Prepared {
 
 /// Name of the tensor that holds the head's float weights: its own, or the embedding table where they are tied and none
 /// is stored.
-pub fn head_weight(checkpoint: &Checkpoint, config: &LlamaConfig) -> String {
+pub fn head_weight(source: &dyn WeightSource, config: &LlamaConfig) -> String {
     let own = format!("{}.weight", head_spec(config).name);
-    if config.tie_word_embeddings && !checkpoint.has(&own) { EMBEDDING_TABLE.to_owned() } else { own }
+    if config.tie_word_embeddings && !source.has(&own) { EMBEDDING_TABLE.to_owned() } else { own }
 }
 
 impl Head {
     /// Loads the head: a stored `lm_head` (packed or not) wins over the tied embedding.
     ///
     /// # Errors
-    /// As the file and the device report.
-    pub fn load(device: &Device, checkpoint: &Checkpoint, config: &LlamaConfig) -> Result<Self> {
+    /// As the source and the device report.
+    pub fn load(device: &Device, source: &dyn WeightSource, config: &LlamaConfig) -> Result<Self> {
         let spec = head_spec(config);
-        let linear = if exl2::has_packed(checkpoint, &spec.name) {
-            Linear::load(device, checkpoint, &spec, &[])?
-        } else {
-            let view = checkpoint.get(&head_weight(checkpoint, config))?;
-            view.expect_shape(&[spec.n, spec.k])?;
-            Linear::dense(device, &view, spec.n, spec.k, None)?
+        let linear = match source.packed(&spec)? {
+            Some(matrix) => Linear::packed(device, &spec, &matrix, &[])?,
+            None => {
+                let name = head_weight(source, config);
+                Linear::Dense(load_dense(device, source, &name, [spec.n, spec.k], None)?)
+            }
         };
-        Self::new(device, checkpoint, config, Arc::new(linear))
+        Self::new(device, source, config, Arc::new(linear))
     }
 
     /// A head with these weights.
     ///
     /// # Errors
-    /// As the file and the device report.
+    /// As the source and the device report.
     pub fn new(
         device: &Device,
-        checkpoint: &Checkpoint,
+        source: &dyn WeightSource,
         config: &LlamaConfig,
         linear: Arc<Linear>,
     ) -> Result<Self> {
         let hidden = config.hidden_size;
         let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(MOST_ROWS, 256);
         Ok(Self {
-            norm: load_norm(device, checkpoint, NORM, hidden)?,
+            norm: load_norm(device, source, NORM, hidden)?,
             group: LinearGroup::new(vec![linear]),
             input: Tensor::zeros(device, "head input", rows, hidden)?,
             normed: Tensor::zeros(device, "head normed", rows, hidden)?,

@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use half::f16;
-
 use super::block::LinearSpec;
 use super::scratch::Scratch;
-use crate::formats::exl2;
-use crate::formats::safetensors::{Checkpoint, TensorView};
+use super::source::WeightSource;
+use crate::Result;
 use crate::gpu::{CommandList, Device};
 use crate::ops::matmul::{Store, matmul};
 use crate::ops::permute::permute;
 use crate::ops::quant_matmul::quant_matmul;
 use crate::ops::{DenseMatrix, Permutation, QuantMatrix, Tensor};
 use crate::packing::PackedMatrix;
-use crate::{Error, Result};
 
 /// Weights of a linear on a device.
 pub enum Linear {
@@ -25,53 +22,22 @@ pub enum Linear {
 }
 
 impl Linear {
-    /// Loads `spec` from a checkpoint, packed if it is stored so. `known` are permutations to share.
+    /// Loads `spec`, packed if it is kept so. `known` are permutations to share.
     ///
     /// # Errors
-    /// As the file, the format and the device report, with the tensor's name.
+    /// As the source and the device report, with the tensor's name.
     pub fn load(
         device: &Device,
-        checkpoint: &Checkpoint,
+        source: &dyn WeightSource,
         spec: &LinearSpec,
         known: &[Arc<Permutation>],
     ) -> Result<Self> {
-        if exl2::has_packed(checkpoint, &spec.name) {
-            let matrix = exl2::read_packed(checkpoint, &spec.name, spec.k, spec.n)?;
-            if matrix.bias.is_some() != spec.bias {
-                let expected = if spec.bias { "is missing" } else { "is there, config.json has none" };
-                return Err(Error::tensor(checkpoint.directory(), format!("{}.bias", spec.name), expected));
-            }
+        if let Some(matrix) = source.packed(spec)? {
             return Self::packed(device, spec, &matrix, known);
         }
-        let view = checkpoint.get(&format!("{}.weight", spec.name))?;
-        view.expect_shape(&[spec.n, spec.k])?;
-        let bias = if spec.bias {
-            let bias = checkpoint.get(&format!("{}.bias", spec.name))?;
-            bias.expect_shape(&[spec.n])?;
-            Some(bias.to_f32()?)
-        } else {
-            None
-        };
-        Self::dense(device, &view, spec.n, spec.k, bias.as_deref())
-    }
-
-    /// Uploads a stored matrix [n, k] slab by slab.
-    ///
-    /// # Errors
-    /// As [`DenseMatrix::upload`] and [`TensorView::to_f16`].
-    pub fn dense(
-        device: &Device,
-        view: &TensorView<'_>,
-        n: usize,
-        k: usize,
-        bias: Option<&[f32]>,
-    ) -> Result<Self> {
-        let row_bytes = view.dtype.size() * k;
-        let rows = |range: std::ops::Range<usize>| -> Result<Vec<f16>> {
-            let bytes = &view.bytes[range.start * row_bytes..range.end * row_bytes];
-            TensorView { bytes, ..*view }.to_f16()
-        };
-        Ok(Self::Dense(DenseMatrix::upload(device, view.name, n, k, rows, bias)?))
+        let weight = format!("{}.weight", spec.name);
+        let bias = spec.bias.then(|| source.vector(&format!("{}.bias", spec.name), spec.n)).transpose()?;
+        Ok(Self::Dense(load_dense(device, source, &weight, [spec.n, spec.k], bias.as_deref())?))
     }
 
     /// Uploads a packed matrix as the linear `spec`.
@@ -120,6 +86,21 @@ impl Linear {
     }
 }
 
+/// Uploads the float matrix `name` of shape [n, k] slab by slab.
+///
+/// # Errors
+/// As [`WeightSource::rows`] and [`DenseMatrix::upload`].
+pub(super) fn load_dense(
+    device: &Device,
+    source: &dyn WeightSource,
+    name: &str,
+    shape: [usize; 2],
+    bias: Option<&[f32]>,
+) -> Result<DenseMatrix> {
+    let [n, k] = shape;
+    DenseMatrix::upload(device, name, n, k, |range| source.rows(name, shape, range), bias)
+}
+
 /// Linears that share an input.
 pub struct LinearGroup {
     linears: Vec<Arc<Linear>>,
@@ -144,7 +125,7 @@ impl LinearGroup {
     /// Adds `outputs[i]` = x·`W[i]` for all linears; one gather of x for each order that occurs.
     ///
     /// # Errors
-    /// [`Error::Shape`] when a shape differs; as [`CommandList::dispatch`].
+    /// [`crate::Error::Shape`] when a shape differs; as [`CommandList::dispatch`].
     pub fn record(
         &self,
         list: &mut CommandList,

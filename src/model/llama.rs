@@ -13,6 +13,7 @@ use super::embedding::{Embedding, Placement};
 use super::head::Head;
 use super::pass::{Pass, rope_table};
 use super::scratch::Scratch;
+use super::source::WeightSource;
 use super::weights::Block;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
@@ -50,7 +51,7 @@ pub struct MemoryByPart {
 /// A model on a device.
 pub struct Llama {
     config: LlamaConfig,
-    checkpoint: Checkpoint,
+    source: Box<dyn WeightSource>,
     device: Device,
     embedding: Embedding,
     blocks: Vec<Block>,
@@ -77,6 +78,20 @@ impl Llama {
     ) -> Result<Self> {
         let config = LlamaConfig::load(directory)?;
         let checkpoint = Checkpoint::open(directory)?;
+        Self::from_source(device, config, Box::new(checkpoint), options, progress)
+    }
+
+    /// Loads a model of these sizes from anywhere, as [`Llama::load`] does from a directory.
+    ///
+    /// # Errors
+    /// As [`Llama::load`].
+    pub fn from_source(
+        device: &Device,
+        config: LlamaConfig,
+        source: Box<dyn WeightSource>,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
         let context = options.cache.context;
         if context > config.max_position_embeddings || context == 0 || options.cache.slots == 0 {
             let message =
@@ -99,21 +114,21 @@ impl Llama {
         let batch = Batch::new(device, rows)?;
         let steps = Steps::new(device, slots, config.vocab_size)?;
         part(&mut memory.scratch);
-        let embedding = Embedding::load(device, &checkpoint, &config, options.embedding)?;
+        let embedding = Embedding::load(device, &*source, &config, options.embedding)?;
         let specs = blocks(&config);
         let mut loaded = Vec::with_capacity(specs.len());
         for spec in &specs {
-            loaded.push(Block::load(device, &checkpoint, spec, config.hidden_size)?);
+            loaded.push(Block::load(device, &*source, spec, config.hidden_size)?);
             progress(loaded.len(), specs.len());
         }
-        let head = Head::load(device, &checkpoint, &config)?;
+        let head = Head::load(device, &*source, &config)?;
         device.wait("weights")?;
         part(&mut memory.weights);
         let (device, blocks) = (device.clone(), loaded);
         let lists = HashMap::new();
         Ok(Self {
             config,
-            checkpoint,
+            source,
             device,
             embedding,
             blocks,
@@ -181,7 +196,7 @@ impl Llama {
         let CacheSize { slots, context } = self.cache.size();
         self.batch.set(rows, bucket, self.config.vocab_size, slots, context)?;
         let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
-        self.embedding.send(&self.checkpoint, &tokens, self.scratch.hidden())?;
+        self.embedding.send(&*self.source, &tokens, self.scratch.hidden())?;
         if !self.lists.contains_key(&bucket) {
             let list = self.prepare(bucket)?;
             self.lists.insert(bucket, list);

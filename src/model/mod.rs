@@ -1,4 +1,4 @@
-//! Floor 4: a Llama on a device, from mapped files to logits.
+//! Floor 4: a Llama on a device, from its weights to logits.
 //!
 //! A model is an embedding, a row of [`Block`]s (attention and MLP in turn) and a [`Head`]. A block is described by a
 //! [`BlockSpec`]: which linears it has, which of them share an input, and in what role ([`Role`]) each input and output
@@ -15,7 +15,9 @@ mod linear;
 mod llama;
 mod pass;
 mod scratch;
+mod source;
 mod streamed;
+mod synthetic;
 mod weights;
 
 pub use batch::{Batch, Row};
@@ -27,7 +29,9 @@ pub use linear::{Linear, LinearGroup};
 pub use llama::{DecodeRow, Llama, LoadOptions, MOST_IN_FLIGHT, MemoryByPart};
 pub use pass::{Pass, Tap};
 pub use scratch::Scratch;
+pub use source::WeightSource;
 pub use streamed::{Runner, RunnerTap, Streamed};
+pub use synthetic::{Shape, Synthetic};
 pub use weights::{Block, load_norm};
 
 pub use crate::ops::cache::CachePrecision;

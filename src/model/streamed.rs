@@ -77,7 +77,8 @@ impl Streamed {
             let message = format!("token id {token} where the vocabulary has {}", self.config.vocab_size);
             return Err(Error::argument("tokens", message));
         }
-        super::embedding::host_rows(&self.checkpoint, tokens, self.config.hidden_size)
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        super::embedding::host_rows(&self.checkpoint, tokens, shape)
     }
 
     /// Loads block `index` of [`blocks`].

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::block::BlockSpec;
 use super::linear::{Linear, LinearGroup};
+use super::source::WeightSource;
 use crate::Result;
-use crate::formats::safetensors::Checkpoint;
 use crate::gpu::Device;
 use crate::ops::{Permutation, Tensor};
 
@@ -17,12 +17,12 @@ pub struct Block {
 }
 
 impl Block {
-    /// Loads a block from mapped files.
+    /// Loads a block.
     ///
     /// # Errors
     /// As [`Linear::load`].
-    pub fn load(device: &Device, checkpoint: &Checkpoint, spec: &BlockSpec, hidden: usize) -> Result<Self> {
-        let norm = load_norm(device, checkpoint, &spec.norm, hidden)?;
+    pub fn load(device: &Device, source: &dyn WeightSource, spec: &BlockSpec, hidden: usize) -> Result<Self> {
+        let norm = load_norm(device, source, &spec.norm, hidden)?;
         let groups = spec
             .groups
             .iter()
@@ -30,7 +30,7 @@ impl Block {
                 let mut known: Vec<Arc<Permutation>> = Vec::new();
                 let mut linears = Vec::new();
                 for linear in &group.linears {
-                    let loaded = Linear::load(device, checkpoint, linear, &known)?;
+                    let loaded = Linear::load(device, source, linear, &known)?;
                     known.extend(loaded.permutation().cloned());
                     linears.push(Arc::new(loaded));
                 }
@@ -64,9 +64,7 @@ impl Block {
 /// Loads the weights [1, hidden] of a norm.
 ///
 /// # Errors
-/// As the file and the device report.
-pub fn load_norm(device: &Device, checkpoint: &Checkpoint, name: &str, hidden: usize) -> Result<Tensor> {
-    let view = checkpoint.get(&format!("{name}.weight"))?;
-    view.expect_shape(&[hidden])?;
-    Tensor::upload(device, name, &view.to_f32()?, hidden)
+/// As the source and the device report.
+pub fn load_norm(device: &Device, source: &dyn WeightSource, name: &str, hidden: usize) -> Result<Tensor> {
+    Tensor::upload(device, name, &source.vector(&format!("{name}.weight"), hidden)?, hidden)
 }

@@ -7,7 +7,11 @@
 //! | [`permute`] | x[:, order] | `permute` | `reference::permute` |
 //! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_subgroup`, `matmul_coop` | `reference::matmul` |
 //! | [`quant_matmul`] | the same with packed weights | `quant_gemv` | `reference::quant_matmul` |
+//! | [`group_gemv`] | the same for a few rows and all linears of a group | `group_gemv` | `reference::quant_matmul` |
+//! | [`residual_norm`] | residual, norm and gather between products | `residual_norm` | `reference::rms_norm` |
+//! | [`swiglu_gather`] | silu(g) · u and gather between products | `swiglu_gather` | `reference::swiglu` |
 //! | [`dequantize`] | packed weights to halves | `dequantize` | `reference::dequantize` |
+//! | [`reorder`] | packed words to the device's order | `reorder` | `reference::reorder` |
 //! | [`rope`] | rotary positions | `rope` | `reference::rope` |
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
 //! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
@@ -20,10 +24,12 @@
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
+//! | [`read_bandwidth`] | xor of words | `read_bandwidth` | `reference::read_bandwidth` |
 //!
 //! An operation checks shapes, picks the variant for the device's tier and adds dispatches to a list; nothing runs
 //! until the list does. Which variants exist is told by [`variants`], so that a test can compile them all.
 
+pub mod activation;
 pub mod attention;
 pub mod cache;
 pub mod dequantize;
@@ -31,26 +37,36 @@ pub mod dot;
 pub mod embed;
 pub mod gather_rows;
 pub mod gptq_group;
+pub mod group_gemv;
 pub mod matmul;
 pub mod matmul_tn;
 pub mod pack;
 pub mod permute;
 pub mod quant_matmul;
+pub mod read_bandwidth;
+pub mod reorder;
+pub mod residual_norm;
 pub mod rms_norm;
 pub mod rope;
 pub mod sample;
 pub mod scale_search;
 pub mod swiglu;
+pub mod swiglu_gather;
 pub mod weight_error;
 
 mod dense;
+mod gemv_text;
+mod group_table;
 mod quant;
+mod quant_group;
 mod tall;
 mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
-pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes, slab_columns};
+pub use quant::{Permutation, QuantMatrix, QuantSlab, block_table, decode_bytes, slab_columns};
+pub use quant_group::{GroupMember, QuantGroup};
+pub use residual_norm::RowNorm;
 pub use tall::TallMatrix;
 pub use tensor::Tensor;
 
@@ -77,6 +93,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         permute::variant(),
         quant_matmul::variant(),
         dequantize::variant(),
+        reorder::variant(),
         rope::variant(),
         cache::variant(CachePrecision::Half),
         cache::variant(CachePrecision::Single),
@@ -87,9 +104,13 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         weight_error::variant(),
         dot::variant(),
         gather_rows::variant(),
+        read_bandwidth::variant(),
     ];
     all.extend(sample::variants());
     all.extend(scale_search::variants());
+    all.extend(group_gemv::variants());
+    all.extend(residual_norm::variants(capabilities));
+    all.extend(swiglu_gather::variants());
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {

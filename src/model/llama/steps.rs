@@ -155,7 +155,7 @@ impl Llama {
             let message = format!("{} steps in flight, {} at most", self.in_flight(), self.most_in_flight());
             return Err(Error::shape("step", message));
         }
-        self.embedding.send(&self.checkpoint, &self.steps.latest, self.scratch.hidden())?;
+        self.embedding.send(&*self.source, &self.steps.latest, self.scratch.hidden())?;
         self.submit(false)
     }
 
