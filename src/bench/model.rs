@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::Spread;
 use super::report::clock_name;
 use super::timing::WAKE_UP;
-use crate::generate::{Sampler, SamplerSettings};
+use crate::generate::{SamplerSettings, Settings};
 use crate::gpu::Profile;
-use crate::model::{Llama, Row, TokenProfile};
+use crate::model::{DecodeRow, Llama, Row, TokenProfile};
 use crate::random::Random;
 use crate::{Error, Result};
 
@@ -185,14 +185,20 @@ fn rows(model: &Llama, count: usize) -> Vec<Row> {
 
 /// Generates `tokens` tokens from position `context` on, greedily, as a text's are; the time of all.
 fn generate(model: &mut Llama, context: usize, tokens: usize) -> Result<Duration> {
-    let sampler = Sampler::new(SamplerSettings::default())?;
-    let mut history: Vec<u32> = rows(model, context + 1).iter().map(|row| row.token).collect();
+    let prompt: Vec<u32> = rows(model, context + 1).iter().map(|row| row.token).collect();
+    let sampling = SamplerSettings::default();
+    model.begin(&[DecodeRow { prompt: &prompt, cached: context, sampling }])?;
+    model.choices()?;
+    let in_flight = Settings::default().in_flight.min(model.most_in_flight());
     let started = Instant::now();
-    for step in 0..tokens {
-        let position = history.len() - 1;
-        let row = Row { token: history[position], slot: 0, position: position as u32 };
-        let logits = model.forward(&[row], &[0])?;
-        history.push(sampler.sample(&logits, &history, 0, step as u64)?);
+    let (mut submitted, mut read) = (0, 0);
+    while read < tokens {
+        while submitted < tokens && model.in_flight() < in_flight {
+            model.step()?;
+            submitted += 1;
+        }
+        model.choices()?;
+        read += 1;
     }
     Ok(started.elapsed())
 }

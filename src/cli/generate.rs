@@ -1,23 +1,26 @@
-//! `exlay generate`: flags and result of a generation.
+//! `exlay generate`: flags and texts of a generation.
 
-use std::path::PathBuf;
+mod report;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use exlay::Error;
 use exlay::formats::config::{GenerationConfig, LlamaConfig};
 use exlay::formats::tokenizer::Tokenizer;
-use exlay::generate::generator::check_prompt;
-use exlay::generate::{Finish, Generator, SamplerSettings, Settings};
-use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions};
-use serde::Serialize;
+use exlay::generate::generator::{IN_FLIGHT, check_prompt};
+use exlay::generate::{Finish, Generator, SamplerSettings, Settings, Start};
+use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions, MOST_IN_FLIGHT, MOST_ROWS};
 
 use super::failure::Usage;
 use super::progress::Steps;
-use super::{Embedding, GlobalArgs, output, units};
+use super::{Embedding, GlobalArgs, output};
+use report::{GenerateReport, Memory, RowReport, TextReport};
 
-/// Continue a prompt.
+/// Continue a prompt, or several together.
 ///
-/// The text goes to stdout as it comes; times, speeds and memory go to stderr.
+/// The text goes to stdout, a single one as it comes; times, speeds and memory go to stderr.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct GenerateArgs {
     /// Directory of the model, EXL2 or F16.
@@ -25,7 +28,14 @@ pub(crate) struct GenerateArgs {
     pub(crate) model: PathBuf,
     /// Text to continue.
     #[arg(short = 'p', long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(crate) prompt: String,
+    #[arg(required_unless_present = "prompts")]
+    pub(crate) prompt: Option<String>,
+    /// Continue each line of this file (at most 8), all of them together.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "batch"])]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Continue the prompt so many times (at most 8) together; the seed goes up by one from text to text.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MOST_ROWS as u64))]
+    pub(crate) batch: u64,
     /// Most tokens to generate.
     #[arg(short = 't', long, value_name = "COUNT", default_value_t = 128)]
     pub(crate) tokens: usize,
@@ -35,6 +45,10 @@ pub(crate) struct GenerateArgs {
     /// Where rows of the embedding table are looked up.
     #[arg(long, default_value = "device")]
     pub(crate) embedding: Embedding,
+    /// Steps submitted before the token of the first of them is read, 1 to 8; changes no text.
+    #[arg(long, value_name = "COUNT", default_value_t = IN_FLIGHT as u64)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=MOST_IN_FLIGHT as u64))]
+    pub(crate) in_flight: u64,
     /// End the text before this string; can be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
@@ -97,15 +111,18 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
     let generation = GenerationConfig::load(&args.model)?;
     let sampling = args.sampling.settings(model_settings(&generation))?;
     let tokenizer = Tokenizer::load(&args.model)?;
-    let prompt = tokenizer.encode(&args.prompt, true)?;
+    let prompts = prompts(args)?;
+    let encode = |(text, seed): &(String, u64)| Ok((tokenizer.encode(text, true)?, *seed));
+    let prompts = prompts.iter().map(encode).collect::<exlay::Result<Vec<(Vec<u32>, u64)>>>()?;
+    let longest = prompts.iter().map(|(prompt, _)| prompt.len()).max().unwrap_or(0);
     let limit = config.max_position_embeddings;
-    let context = args.context.unwrap_or_else(|| default_context(prompt.len(), args.tokens, limit));
-    check_prompt(prompt.len(), context)?;
+    let context = args.context.unwrap_or_else(|| default_context(longest, args.tokens, limit));
+    prompts.iter().try_for_each(|(prompt, _)| check_prompt(prompt.len(), context))?;
 
     let device = global.open_device()?;
     let load = LoadOptions {
-        rows: prompt.len().min(PROMPT_ROWS),
-        cache: CacheSize { slots: 1, context },
+        rows: longest.min(PROMPT_ROWS),
+        cache: CacheSize { slots: prompts.len(), context },
         embedding: args.embedding.into(),
         precision: CachePrecision::Half,
     };
@@ -121,33 +138,33 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
         sampling,
         end_tokens: named.unwrap_or_default(),
         stop: args.stop.clone(),
+        in_flight: args.in_flight as usize,
     };
     let parts = model.memory();
-    let mut generator = Generator::new(&mut model, &tokenizer, &prompt, &settings)?;
-    let mut text = String::new();
-    for piece in generator.by_ref() {
-        let piece = piece?;
-        if !global.json && !piece.text.is_empty() {
-            output::print(&piece.text)?;
-        }
-        text += &piece.text;
-    }
-    if !global.json && !text.ends_with('\n') {
-        output::print("\n")?;
-    }
-    if generator.finish() == Some(Finish::Context) {
+    let starts: Vec<_> = prompts.iter().map(|(prompt, seed)| Start { prompt, seed: *seed }).collect();
+    let mut generator = Generator::batch(&mut model, &tokenizer, &starts, &settings)?;
+    let texts = print_texts(&mut generator, prompts.len(), global.json)?;
+    if generator.texts().iter().any(|text| text.finish() == Some(Finish::Context)) {
         let advice =
             if context < limit { "a longer --context holds more" } else { "this is the model's limit" };
         output::note(&format!("the text ends here: the context of {context} tokens is full; {advice}"));
     }
-    let generated = generator.token_ids().len();
+    let later = |tokens: usize| tokens.saturating_sub(1) as f64;
+    let rows: Vec<RowReport> = (prompts.iter().zip(generator.texts()).zip(texts))
+        .map(|(((prompt, seed), row), text)| RowReport {
+            text: TextReport { prompt_token_ids: prompt.clone(), token_ids: row.token_ids().to_vec(), text },
+            seed: *seed,
+            tokens_per_second: later(row.token_ids().len()) / row.decode_time().as_secs_f64(),
+        })
+        .collect();
+    let prompt_tokens: usize = prompts.iter().map(|(prompt, _)| prompt.len()).sum();
+    let generated: f64 = rows.iter().map(|row| later(row.text.token_ids.len())).sum();
     let report = GenerateReport {
-        token_ids: generator.token_ids().to_vec(),
-        text,
+        first: rows[0].text.clone(),
         load_seconds,
-        prompt_tokens_per_second: prompt.len() as f64 / generator.prompt_time().as_secs_f64(),
-        tokens_per_second: generated.saturating_sub(1) as f64 / generator.decode_time().as_secs_f64(),
-        prompt_token_ids: prompt,
+        prompt_tokens_per_second: prompt_tokens as f64 / generator.prompt_time().as_secs_f64(),
+        tokens_per_second: generated / generator.decode_time().as_secs_f64(),
+        steps_in_flight: generator.in_flight(),
         memory: Memory {
             weights: parts.weights,
             cache: parts.cache,
@@ -155,6 +172,8 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
             peak: device.memory().peak,
         },
         adapter: device.name().to_owned(),
+        rows: if rows.len() > 1 { rows } else { Vec::new() },
+        host_embedding: args.embedding == Embedding::Host,
     };
     if global.json {
         output::print(&output::json(&report)?)?;
@@ -162,6 +181,52 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
         report.statistics().lines().for_each(output::note);
     }
     Ok(())
+}
+
+/// Each text to continue, with its seed.
+fn prompts(args: &GenerateArgs) -> anyhow::Result<Vec<(String, u64)>> {
+    let seed = args.sampling.seed;
+    let Some(file) = &args.prompts else {
+        let prompt = args.prompt.clone().unwrap_or_default();
+        return Ok((0..args.batch).map(|row| (prompt.clone(), seed.wrapping_add(row))).collect());
+    };
+    Ok(lines(file)?.into_iter().map(|line| (line, seed)).collect())
+}
+
+/// The lines of a file that are not empty, 1 to 8 of them.
+fn lines(file: &Path) -> exlay::Result<Vec<String>> {
+    let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+    let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    if lines.is_empty() || lines.len() > MOST_ROWS {
+        let message = format!("{} prompts, one a line; 1 to {MOST_ROWS} run together", lines.len());
+        return Err(Error::file(file, message));
+    }
+    Ok(lines)
+}
+
+/// Prints a single text as it comes, or several one after the other when all have ended; nothing with `json`.
+fn print_texts(generator: &mut Generator<'_>, count: usize, json: bool) -> anyhow::Result<Vec<String>> {
+    let mut texts = vec![String::new(); count];
+    let streams = !json && count == 1;
+    for piece in generator.by_ref() {
+        let piece = piece?;
+        if streams && !piece.text.is_empty() {
+            output::print(&piece.text)?;
+        }
+        texts[piece.row] += &piece.text;
+    }
+    if json {
+        return Ok(texts);
+    }
+    for (row, text) in texts.iter().enumerate() {
+        if !streams {
+            output::print(&format!("--- text {} of {count} ---\n{text}", row + 1))?;
+        }
+        if !text.ends_with('\n') {
+            output::print("\n")?;
+        }
+    }
+    Ok(texts)
 }
 
 /// What the model's own file asks for; greedy unless it says to sample, as in transformers.
@@ -183,73 +248,10 @@ pub(crate) fn default_context(prompt: usize, tokens: usize, limit: usize) -> usi
     needed.next_multiple_of(CONTEXT_STEP).min(limit)
 }
 
-/// What a generation has to say beside its text.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct GenerateReport {
-    /// The prompt as the model saw it.
-    pub(crate) prompt_token_ids: Vec<u32>,
-    /// The generated tokens, an end token included.
-    pub(crate) token_ids: Vec<u32>,
-    /// The generated text, cut before a stop string.
-    pub(crate) text: String,
-    /// From the first file opened to the model ready on the device.
-    pub(crate) load_seconds: f64,
-    /// Prompt tokens over the time to the first logits.
-    pub(crate) prompt_tokens_per_second: f64,
-    /// Generated tokens but the first over the time after the first; `null` in JSON if there were no others.
-    pub(crate) tokens_per_second: f64,
-    /// Device memory.
-    pub(crate) memory: Memory,
-    /// Name of the adapter.
-    pub(crate) adapter: String,
-}
-
-/// Bytes on the device by part.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Memory {
-    /// Weights of the model.
-    pub(crate) weights: u64,
-    /// Key/value cache.
-    pub(crate) cache: u64,
-    /// Activations and everything else.
-    pub(crate) scratch: u64,
-    /// Most held at once, loading included.
-    pub(crate) peak: u64,
-}
-
-impl Memory {
-    /// The parts in words.
-    pub(crate) fn words(&self) -> String {
-        let [weights, cache, scratch, peak] =
-            [self.weights, self.cache, self.scratch, self.peak].map(units::bytes);
-        format!("weights {weights}, cache {cache}, scratch {scratch}, peak {peak}")
-    }
-}
-
-impl GenerateReport {
-    /// The lines for stderr.
-    pub(crate) fn statistics(&self) -> String {
-        let speed = |tokens: usize, rate: f64| {
-            let rate = if rate.is_finite() { format!(", {rate:.1} tokens/s") } else { String::new() };
-            format!("{tokens} tokens{rate}")
-        };
-        format!(
-            "adapter     {}\nload        {}\nprompt      {}\ngeneration  {}\n\
-             memory      {}\n",
-            self.adapter,
-            units::seconds(self.load_seconds),
-            speed(self.prompt_token_ids.len(), self.prompt_tokens_per_second),
-            speed(self.token_ids.len(), self.tokens_per_second),
-            self.memory.words(),
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{output, tests::parse};
-    use insta::assert_snapshot;
+    use crate::cli::tests::parse;
 
     #[test]
     fn flags_win_over_the_model_and_are_checked() {
@@ -295,60 +297,29 @@ mod tests {
     #[test]
     fn texts_may_begin_with_a_hyphen() {
         let args = parse::<GenerateArgs>("generate -m dir -p -x --stop -").unwrap();
-        assert_eq!((args.prompt.as_str(), args.stop), ("-x", vec!["-".to_owned()]));
+        assert_eq!((args.prompt.as_deref(), args.stop), (Some("-x"), vec!["-".to_owned()]));
     }
 
-    fn report() -> GenerateReport {
-        GenerateReport {
-            prompt_token_ids: vec![1, 99, 7],
-            token_ids: vec![12, 2],
-            text: " a \"fox\"\n".into(),
-            load_seconds: 0.4218,
-            prompt_tokens_per_second: 1234.56,
-            tokens_per_second: 88.125,
-            memory: Memory { weights: 6_832_128, cache: 2 << 20, scratch: 1_300_000, peak: 11 << 20 },
-            adapter: "llvmpipe".into(),
+    #[test]
+    fn batches_count_seeds_up_and_files_of_prompts_do_not() {
+        let args =
+            parse::<GenerateArgs>("generate -m dir -p x --batch 3 --seed 18446744073709551615").unwrap();
+        let seeds: Vec<u64> = prompts(&args).unwrap().into_iter().map(|(_, seed)| seed).collect();
+        assert_eq!(seeds, [u64::MAX, 0, 1]);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("prompts.txt");
+        std::fs::write(&file, "One\n\n two\r\n").unwrap();
+        let args = GenerateArgs { prompts: Some(file.clone()), prompt: None, batch: 1, ..args };
+        let expected = [("One".to_owned(), u64::MAX), (" two".to_owned(), u64::MAX)];
+        assert_eq!(prompts(&args).unwrap(), expected);
+        for text in ["", "a\n".repeat(9).as_str()] {
+            std::fs::write(&file, text).unwrap();
+            let message = prompts(&args).unwrap_err().to_string();
+            assert!(message.contains("prompts.txt") && message.contains("1 to 8"), "{message}");
         }
-    }
-
-    #[test]
-    fn the_statistics_as_text() {
-        assert_snapshot!(report().statistics(), @r"
-        adapter     llvmpipe
-        load        0.42 s
-        prompt      3 tokens, 1234.6 tokens/s
-        generation  2 tokens, 88.1 tokens/s
-        memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
-        ");
-        let single = GenerateReport { tokens_per_second: f64::NAN, ..report() }.statistics();
-        assert!(single.contains("\ngeneration  2 tokens\n"), "{single}");
-    }
-
-    #[test]
-    fn the_report_as_json() {
-        assert_snapshot!(output::json(&report()).unwrap(), @r#"
+        for line in ["generate -m dir", "generate -m dir -p x --prompts f", "generate -m dir -p x --batch 9"]
         {
-          "prompt_token_ids": [
-            1,
-            99,
-            7
-          ],
-          "token_ids": [
-            12,
-            2
-          ],
-          "text": " a \"fox\"\n",
-          "load_seconds": 0.4218,
-          "prompt_tokens_per_second": 1234.56,
-          "tokens_per_second": 88.125,
-          "memory": {
-            "weights": 6832128,
-            "cache": 2097152,
-            "scratch": 1300000,
-            "peak": 11534336
-          },
-          "adapter": "llvmpipe"
+            assert!(parse::<GenerateArgs>(line).is_err(), "{line}");
         }
-        "#);
     }
 }

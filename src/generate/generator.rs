@@ -1,17 +1,23 @@
-//! A text continued token by token: the prompt in chunks, then one token a pass.
+//! Texts continued token by token: the prompts in chunks, then one token of each text a step, several steps submitted ahead
+//! of the one whose tokens are read.
 //!
-//! Text is not tokenized here, and where pieces of text go is the caller's business.
+//! Tokens past the end of a text are never shown, and what they left in the cache is written over by the next text. Text is
+//! not tokenized here, and where pieces of text go is the caller's business.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::sampler::{Sampler, SamplerSettings};
-use super::stop::StopMatcher;
-use crate::formats::tokenizer::{TextStream, Tokenizer};
-use crate::model::{Llama, Row};
+use super::SamplerSettings;
+use super::text::Text;
+use crate::formats::tokenizer::Tokenizer;
+use crate::model::{Choice, DecodeRow, Llama};
 use crate::{Error, Result};
 
+/// Steps in flight unless asked otherwise: one runs, one waits, one is being recorded.
+pub const IN_FLIGHT: usize = 3;
+
 /// How to continue a prompt.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Most tokens to generate.
     pub tokens: usize,
@@ -21,24 +27,37 @@ pub struct Settings {
     pub end_tokens: Vec<u32>,
     /// Strings that end a text and are not part of it.
     pub stop: Vec<String>,
+    /// Steps submitted before the tokens of the first of them are read; [`Llama::most_in_flight`] is the most. Changes
+    /// no text.
+    pub in_flight: usize,
 }
 
-/// Why a text ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model chose an end token.
-    EndToken,
-    /// A stop string came up.
-    StopString,
-    /// As many tokens as were asked for.
-    Tokens,
-    /// Prompt and text fill the cache.
-    Context,
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tokens: 0,
+            sampling: SamplerSettings::default(),
+            end_tokens: Vec::new(),
+            stop: Vec::new(),
+            in_flight: IN_FLIGHT,
+        }
+    }
+}
+
+/// Where a text of a batch begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'p> {
+    /// Token ids, special tokens included.
+    pub prompt: &'p [u32],
+    /// Takes the place of the settings' seed.
+    pub seed: u64,
 }
 
 /// One generated token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
+    /// Which text of the batch it belongs to, from 0.
+    pub row: usize,
     /// Its id.
     pub id: u32,
     /// Text that is certain now, in whole characters; often that of this token, empty while it could be the beginning
@@ -65,122 +84,135 @@ pub fn check_prompt(prompt: usize, context: usize) -> Result<()> {
     Ok(())
 }
 
-/// Continues one prompt in slot 0 of a model; an iterator over the generated tokens. After an error it ends.
+/// Continues prompts together, each in a slot of its own; an iterator over the generated tokens, those of one step in the
+/// order of the texts. After an error it ends.
 pub struct Generator<'a> {
     model: &'a mut Llama,
-    sampler: Sampler,
-    stop: StopMatcher,
-    stream: Option<TextStream<'a>>,
-    /// Prompt and generated tokens.
-    history: Vec<u32>,
-    prompt: usize,
-    most: usize,
-    /// Scores of the next token.
-    logits: Vec<f32>,
-    finish: Option<Finish>,
+    texts: Vec<Text<'a>>,
+    /// Tokens read and not yet given out.
+    pieces: VecDeque<Piece>,
+    in_flight: usize,
+    /// Steps submitted and read so far.
+    submitted: usize,
+    read: usize,
+    failed: bool,
     prompt_time: Duration,
-    decode_time: Duration,
+    /// When the first tokens were read.
+    first: Instant,
 }
 
 impl<'a> Generator<'a> {
-    /// Runs the token ids of a prompt, special tokens included, through `model`.
+    /// Runs the token ids of one prompt, special tokens included, through `model`, up to the first token.
     ///
     /// # Errors
-    /// [`Error::Argument`] as [`check_prompt`], and for settings or token ids out of range; as the device reports.
+    /// As [`Generator::batch`].
     pub fn new(
         model: &'a mut Llama,
         tokenizer: &'a Tokenizer,
         prompt: &[u32],
         settings: &Settings,
     ) -> Result<Self> {
-        check_prompt(prompt.len(), model.cache_size().context)?;
-        let sampler = Sampler::new(settings.sampling)?;
-        let stop = StopMatcher::new(settings.end_tokens.clone(), settings.stop.clone())?;
+        let seed = settings.sampling.seed;
+        Self::batch(model, tokenizer, &[Start { prompt, seed }], settings)
+    }
+
+    /// Runs prompts through `model`, up to the first token of each.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] as [`check_prompt`] and [`Llama::begin`], and for settings out of range; [`Error::Numerical`] when
+    /// the model's scores are not finite; as the device reports.
+    pub fn batch(
+        model: &'a mut Llama,
+        tokenizer: &'a Tokenizer,
+        starts: &[Start<'_>],
+        settings: &Settings,
+    ) -> Result<Self> {
+        let context = model.cache_size().context;
+        let mut texts = Vec::with_capacity(starts.len());
+        let mut rows = Vec::with_capacity(starts.len());
+        for &Start { prompt, seed } in starts {
+            check_prompt(prompt.len(), context)?;
+            texts.push(Text::new(tokenizer, prompt, settings, context)?);
+            rows.push(DecodeRow {
+                prompt,
+                cached: 0,
+                sampling: SamplerSettings { seed, ..settings.sampling },
+            });
+        }
         let started = Instant::now();
-        let rows: Vec<Row> =
-            (0..).zip(prompt).map(|(position, &token)| Row { token, slot: 0, position }).collect();
-        let logits = model.forward(&rows, &[rows.len() - 1])?;
-        let prompt_time = started.elapsed();
+        model.begin(&rows)?;
+        let in_flight = settings.in_flight.clamp(1, model.most_in_flight());
         let mut generator = Self {
             model,
-            sampler,
-            stop,
-            stream: Some(tokenizer.stream_after(prompt)),
-            history: prompt.to_vec(),
-            prompt: prompt.len(),
-            most: settings.tokens,
-            logits,
-            finish: None,
-            prompt_time,
-            decode_time: Duration::ZERO,
+            texts,
+            pieces: VecDeque::new(),
+            in_flight,
+            submitted: 1,
+            read: 0,
+            failed: false,
+            prompt_time: Duration::ZERO,
+            first: started,
         };
-        generator.check_room();
+        let choices = generator.next_choices()?;
+        generator.first = Instant::now();
+        generator.prompt_time = generator.first - started;
+        generator.add(&choices)?;
         Ok(generator)
     }
 
-    /// The tokens so far, an end token included.
-    pub fn token_ids(&self) -> &[u32] {
-        &self.history[self.prompt..]
+    /// The texts, in the order of their beginnings.
+    pub fn texts(&self) -> &[Text<'a>] {
+        &self.texts
     }
 
-    /// Why the text ended; `None` while it goes on, and after an error.
-    pub fn finish(&self) -> Option<Finish> {
-        self.finish
-    }
-
-    /// Time from the prompt to the first logits.
+    /// Time from the prompts to the first tokens.
     pub fn prompt_time(&self) -> Duration {
         self.prompt_time
     }
 
-    /// Time spent on all tokens but the first.
+    /// Time spent on all tokens but the first of each text.
     pub fn decode_time(&self) -> Duration {
-        self.decode_time
+        self.texts.iter().map(Text::decode_time).max().unwrap_or_default()
     }
 
-    /// Ends the text if there is no room for another token.
-    fn check_room(&mut self) {
-        if self.token_ids().len() >= self.most {
-            self.finish = Some(Finish::Tokens);
-        } else if self.history.len() >= self.model.cache_size().context {
-            self.finish = Some(Finish::Context);
-        }
+    /// Steps that are submitted before the tokens of the first of them are read.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
-    fn step(&mut self) -> Result<Piece> {
-        let started = Instant::now();
-        let step = self.token_ids().len();
-        if step > 0 {
-            let position = self.history.len() - 1;
-            let row = Row { token: self.history[position], slot: 0, position: position as u32 };
-            self.logits = self.model.forward(&[row], &[0])?;
+    /// What the oldest step chose, with the steps after it submitted.
+    fn next_choices(&mut self) -> Result<Vec<Choice>> {
+        let going = self.texts.iter().filter(|text| text.finish().is_none());
+        let most = going.map(Text::most).max().unwrap_or(0);
+        while self.submitted < most && self.model.in_flight() < self.in_flight {
+            self.model.step()?;
+            self.submitted += 1;
         }
-        let id = self.sampler.sample(&self.logits, &self.history, 0, step as u64)?;
-        self.history.push(id);
-        let mut text = String::new();
-        if self.stop.is_end_token(id) {
-            self.finish = Some(Finish::EndToken);
-        } else {
-            if let Some(stream) = &mut self.stream {
-                text = self.stop.push(&stream.push(id)?.unwrap_or_default());
+        self.model.choices()
+    }
+
+    /// Adds a step's tokens to their texts.
+    fn add(&mut self, choices: &[Choice]) -> Result<()> {
+        let since_first = self.first.elapsed();
+        let step = self.read;
+        self.read += 1;
+        for (row, (text, choice)) in self.texts.iter_mut().zip(choices).enumerate() {
+            if text.finish().is_some() {
+                continue;
             }
-            self.check_room();
+            let Choice::Token(id) = *choice else {
+                let message = format!(
+                    "not all scores of text {row} at token {step} are finite; check the model with `exlay selftest`"
+                );
+                return Err(Error::Numerical { place: "logits".into(), message });
+            };
+            let shown = text.push(id, since_first)?;
+            self.pieces.push_back(Piece { row, id, text: shown });
+            if text.finish().is_some() {
+                self.model.retire(row)?;
+            }
         }
-        if self.finish.is_some()
-            && let Some(stream) = self.stream.take()
-        {
-            text += &self.stop.push(&stream.finish()?);
-        }
-        // A stop string counts even where another reason would have ended the text with the same token.
-        if self.stop.stopped() {
-            self.finish = Some(Finish::StopString);
-        } else if self.finish.is_some() {
-            text += &self.stop.finish();
-        }
-        if step > 0 {
-            self.decode_time += started.elapsed();
-        }
-        Ok(Piece { id, text })
+        Ok(())
     }
 }
 
@@ -188,13 +220,17 @@ impl Iterator for Generator<'_> {
     type Item = Result<Piece>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.finish.is_some() || self.stream.is_none() {
+        if let Some(piece) = self.pieces.pop_front() {
+            return Some(Ok(piece));
+        }
+        if self.failed || self.texts.iter().all(|text| text.finish().is_some()) {
             return None;
         }
-        let piece = self.step();
-        if piece.is_err() {
-            self.stream = None;
+        let taken = self.next_choices().and_then(|choices| self.add(&choices));
+        if let Err(error) = taken {
+            self.failed = true;
+            return Some(Err(error));
         }
-        Some(piece)
+        self.pieces.pop_front().map(Ok)
     }
 }

@@ -314,7 +314,12 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] when the device is lost.
     pub fn wait(&self, label: &str) -> Result<()> {
-        let poll = self.0.raw.poll(wgpu::PollType::wait_indefinitely());
+        self.poll(label, wgpu::PollType::wait_indefinitely())
+    }
+
+    /// Lets the driver report what is done, waiting for it or not.
+    pub(super) fn poll(&self, label: &str, how: wgpu::PollType) -> Result<()> {
+        let poll = self.0.raw.poll(how);
         self.check_lost(label)?;
         poll.map(|_| ())
             .map_err(|error| Error::Device { label: label.to_owned(), message: error.to_string() })
@@ -350,7 +355,7 @@ impl Device {
         self.0.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Runs `work` and returns the first error that it makes the device report.
+    /// Runs `work` and returns the first error of its recording and submission; does not wait for the device.
     pub(super) fn guarded<R>(&self, label: &str, work: impl FnOnce() -> R) -> Result<R> {
         let scopes =
             [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal]

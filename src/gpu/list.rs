@@ -3,6 +3,7 @@
 use super::buffer::Buffer;
 use super::device::Device;
 use super::kernel::Kernel;
+use super::readback::Readback;
 use crate::{Error, Result};
 
 /// Dispatches in order; each sees what those before it wrote.
@@ -160,11 +161,49 @@ impl CommandList {
     /// [`Error::Device`] with this list's label.
     pub fn run(&self) -> Result<()> {
         self.device.guarded(&self.label, || {
-            let descriptor = wgpu::CommandEncoderDescriptor { label: Some(&self.label) };
-            let mut encoder = self.device.raw().create_command_encoder(&descriptor);
-            encode(&mut encoder, &self.label, &self.commands);
-            self.device.queue().submit([encoder.finish()]);
+            self.device.queue().submit([self.encode().finish()]);
         })
+    }
+
+    /// Submits the list and, after it, a copy of `bytes` of `from` (a multiple of four, as the offset) that
+    /// `readback` has later; does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the range lies outside or `readback` has no room; as [`CommandList::run`].
+    pub fn run_and_read(
+        &self,
+        readback: &mut Readback,
+        from: &Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<()> {
+        if !(offset | bytes).is_multiple_of(4) || offset + bytes > from.bytes() {
+            let message = format!("{bytes} bytes at {offset} of `{}` of {}", from.label(), from.bytes());
+            return Err(Error::shape("readback", message));
+        }
+        let to = readback.take(bytes)?;
+        let submitted = self.device.guarded(&self.label, || {
+            let mut encoder = self.encode();
+            encoder.copy_buffer_to_buffer(from.raw(), from.offset() + offset, &to, 0, bytes);
+            self.device.queue().submit([encoder.finish()])
+        });
+        match submitted {
+            Ok(submission) => {
+                readback.submitted(to, bytes, submission);
+                Ok(())
+            }
+            Err(error) => {
+                readback.give_back(to);
+                Err(error)
+            }
+        }
+    }
+
+    fn encode(&self) -> wgpu::CommandEncoder {
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some(&self.label) };
+        let mut encoder = self.device.raw().create_command_encoder(&descriptor);
+        encode(&mut encoder, &self.label, &self.commands);
+        encoder
     }
 
     pub(super) fn label(&self) -> &str {

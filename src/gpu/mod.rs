@@ -13,6 +13,7 @@ mod capabilities;
 mod device;
 mod kernel;
 mod list;
+mod readback;
 mod shader;
 mod timing;
 
@@ -22,5 +23,6 @@ pub use capabilities::{Arithmetic, Capabilities, Tier};
 pub use device::{Device, DeviceOptions, Memory};
 pub use kernel::{Binding, Interface, Kernel, parse};
 pub use list::{CommandList, flat_grid};
+pub use readback::Readback;
 pub use shader::{Variant, kernel_stems, source};
 pub use timing::{Clock, Profile};

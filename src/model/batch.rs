@@ -15,7 +15,8 @@ pub struct Row {
     pub position: u32,
 }
 
-/// The rows' state on a device, written before a prepared list runs.
+/// The rows' state on a device, written before a prepared list runs. Where tokens are chosen on the device, the choice
+/// moves it on.
 pub struct Batch {
     tokens: Buffer,
     state: RowState,
@@ -75,6 +76,14 @@ impl Batch {
         device.write(&self.tokens, 0, &column(|row| row.token, 0))?;
         device.write(&self.state.positions, 0, &column(|row| row.position, UNUSED))?;
         device.write(&self.state.slots, 0, &column(|row| row.slot, 0))
+    }
+
+    /// Marks a row as not in use from what is submitted next on.
+    ///
+    /// # Errors
+    /// As [`Device::write`].
+    pub fn retire(&self, row: usize) -> Result<()> {
+        self.tokens.device().write(&self.state.positions, 4 * row as u64, &[UNUSED])
     }
 
     /// Token ids, one u32 a row.

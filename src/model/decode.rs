@@ -21,7 +21,7 @@ use super::head::Head;
 use super::weights::Block;
 use crate::Result;
 use crate::formats::config::LlamaConfig;
-use crate::gpu::{Arithmetic, Buffer, CommandList, Device};
+use crate::gpu::{Arithmetic, CommandList, Device};
 use crate::ops::activation::{Activation, Partial};
 use crate::ops::attention_decode::{self, OwnKeys, Projections, attention_decode};
 use crate::ops::attention_join::attention_join;
@@ -30,6 +30,7 @@ use crate::ops::group_gemv::{MOST_ROWS, group_gemv, sums};
 use crate::ops::kv_write::kv_write;
 use crate::ops::residual_norm::{Left, residual_norm};
 use crate::ops::rope::RopeTable;
+use crate::ops::sample::Logits;
 use crate::ops::swiglu_gather::swiglu_gather;
 use crate::ops::{QuantGroup, RowNorm, Tensor};
 
@@ -61,36 +62,28 @@ pub struct DecodeModel<'a> {
     pub state: &'a RowState,
 }
 
-/// Where the scores of the last pass stand: f32 [sums, rows, columns], to be added as a binary tree.
-pub struct LogitSums<'a> {
-    /// The sums.
-    pub partial: &'a Buffer,
-    /// How many parts.
-    pub sums: usize,
-    /// Columns of a row: the vocabulary and the padding behind it.
-    pub columns: usize,
-}
-
-impl LogitSums<'_> {
-    /// Waits for a pass of `rows` rows and reads the scores [wanted, vocabulary] of some of them.
-    ///
-    /// # Errors
-    /// As [`Device::read`].
-    pub fn read(&self, rows: usize, wanted: &[usize], vocabulary: usize) -> Result<Vec<f32>> {
-        let &Self { partial, sums, columns } = self;
-        let mut parts: Vec<f32> = partial.device().read(partial, 0, sums * rows * columns)?;
-        let mut count = sums;
-        while count > 1 {
-            count /= 2;
-            for part in 0..count {
-                for i in 0..rows * columns {
-                    parts[part * rows * columns + i] =
-                        parts[2 * part * rows * columns + i] + parts[(2 * part + 1) * rows * columns + i];
-                }
+/// Waits for a pass of `rows` rows and reads the scores [wanted, vocabulary] of some of them.
+///
+/// # Errors
+/// As [`Device::read`].
+pub(super) fn read_scores(
+    logits: Logits<'_>,
+    rows: usize,
+    wanted: &[usize],
+    vocabulary: usize,
+) -> Result<Vec<f32>> {
+    let Logits { partial, ks, cols } = logits;
+    let (part, mut count) = (rows * cols, ks);
+    let mut parts: Vec<f32> = partial.device().read(partial, 0, ks * part)?;
+    while count > 1 {
+        count /= 2;
+        for to in 0..count {
+            for i in 0..part {
+                parts[to * part + i] = parts[2 * to * part + i] + parts[(2 * to + 1) * part + i];
             }
         }
-        Ok(wanted.iter().flat_map(|row| &parts[row * columns..row * columns + vocabulary]).copied().collect())
     }
+    Ok(wanted.iter().flat_map(|row| &parts[row * cols..row * cols + vocabulary]).copied().collect())
 }
 
 /// New keys where all rows are of different slots: they need not wait for each other.
@@ -173,10 +166,10 @@ impl Decode {
     ///
     /// # Panics
     /// If the head is not the one that this was made for.
-    pub fn logits(&self, head: &Head) -> LogitSums<'_> {
+    pub fn logits(&self, head: &Head) -> Logits<'_> {
         let group = head.group().together().expect("the head is packed");
-        let (columns, partial) = (group.columns(), self.logits.buffer());
-        LogitSums { partial, sums: sums(partial.device(), group.k(), columns), columns }
+        let (cols, partial) = (group.columns(), self.logits.buffer());
+        Logits { partial, ks: sums(partial.device(), group.k(), cols), cols }
     }
 
     /// Records the pass of `rows` rows (1, 2, 4 or 8) from their embeddings to their scores. Rows of one slot need

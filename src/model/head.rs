@@ -15,6 +15,7 @@ use crate::gpu::{Buffer, CommandList, Device, Profile};
 use crate::ops::Tensor;
 use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
+use crate::ops::sample::{Logits, MOST_ROWS};
 
 /// Name of the last norm in the files.
 const NORM: &str = "model.norm";
@@ -87,7 +88,7 @@ impl Head {
         group: LinearGroup,
     ) -> Result<Self> {
         let hidden = config.hidden_size;
-        let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(1, 256);
+        let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(MOST_ROWS, 256);
         Ok(Self {
             norm: load_norm(device, source, NORM, hidden)?,
             group,
@@ -162,6 +163,31 @@ impl Head {
         prepared.push(Prepared { hidden: hidden.buffer().clone(), rows: rows.to_vec(), list });
         let at = prepared.len() - 1;
         Ok((prepared, at))
+    }
+
+    /// Records that row `from` of `hidden` is kept as row `to` for [`Head::record`].
+    ///
+    /// # Errors
+    /// As [`CommandList::copy`].
+    pub(super) fn keep(&self, list: &mut CommandList, hidden: &Tensor, from: usize, to: usize) -> Result<()> {
+        let bytes = 4 * hidden.cols() as u64;
+        list.copy(hidden.buffer(), from as u64 * bytes, self.input.buffer(), to as u64 * bytes, bytes)
+    }
+
+    /// Records the scores of the first `rows` rows (at most [`MOST_ROWS`]) of a hidden state, or of those kept.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] when the shapes differ; as the device reports.
+    pub(super) fn record(
+        &self,
+        list: &mut CommandList,
+        scratch: &Scratch,
+        hidden: Option<&Tensor>,
+        rows: usize,
+    ) -> Result<Logits<'_>> {
+        rms_norm(list, hidden.unwrap_or(&self.input), &self.norm, &self.normed, rows, self.eps)?;
+        self.group.record(list, scratch, &self.normed, &[&self.logits], rows, Store::Set)?;
+        Ok(Logits { partial: self.logits.buffer(), ks: 1, cols: self.logits.cols() })
     }
 
     /// Records the gathering and the norm of some rows of `hidden`; `then` records what is done with them.

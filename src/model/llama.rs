@@ -1,12 +1,15 @@
 //! A whole model on one device: rows of tokens in, logits out.
 
+mod steps;
+
 use std::collections::HashMap;
 use std::path::Path;
 
+use self::steps::Steps;
 use super::batch::{Batch, Row};
 use super::block::blocks;
 use super::cache::{Cache, CacheSize};
-use super::decode::{Decode, DecodeModel, own_keys};
+use super::decode::{Decode, DecodeModel, own_keys, read_scores};
 use super::embedding::{Embedding, Placement};
 use super::head::Head;
 use super::pass::{Pass, rope_table};
@@ -20,6 +23,8 @@ use crate::ops::attention_decode::OwnKeys;
 use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result};
+
+pub use self::steps::{DecodeRow, MOST_IN_FLIGHT};
 
 /// How to load a model.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +80,7 @@ pub struct Llama {
     /// The pass of few rows, where the weights allow it, and its lists by rows and whether their slots repeat.
     decode: Option<Decode>,
     decode_lists: HashMap<(usize, bool), CommandList>,
+    steps: Steps,
     memory: MemoryByPart,
 }
 
@@ -111,7 +117,8 @@ impl Llama {
                 format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
             return Err(Error::argument("--context", message));
         }
-        let rows = options.rows.clamp(1, options.cache.slots * context).next_power_of_two();
+        let slots = options.cache.slots;
+        let rows = options.rows.max(steps::most_rows(slots)).clamp(1, slots * context).next_power_of_two();
         let mut memory = MemoryByPart::default();
         let mut held = device.memory().held;
         let mut part = |bytes: &mut u64| {
@@ -124,6 +131,7 @@ impl Llama {
         let scratch = Scratch::new(device, &config, rows, context)?;
         let rope = rope_table(device, &config, context)?;
         let batch = Batch::new(device, rows)?;
+        let steps = Steps::new(device, slots, config.vocab_size)?;
         part(&mut memory.scratch);
         let embedding = Embedding::load(device, &*source, &config, options.embedding)?;
         let specs = blocks(&config);
@@ -155,6 +163,7 @@ impl Llama {
             lists,
             decode,
             decode_lists: HashMap::new(),
+            steps,
             memory,
         })
     }
@@ -249,7 +258,7 @@ impl Llama {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        decode.logits(&self.head).read(bucket, wanted, self.config.vocab_size)
+        read_scores(decode.logits(&self.head), bucket, wanted, self.config.vocab_size)
     }
 
     fn decode_model(&self) -> DecodeModel<'_> {
@@ -315,12 +324,18 @@ impl Llama {
     /// The dispatches of a pass over `rows` rows.
     fn prepare(&self, rows: usize) -> Result<CommandList> {
         let mut list = CommandList::new(&self.device, format!("pass of {rows} rows"));
-        self.embedding.record(&mut list, self.batch.tokens(), self.scratch.hidden(), rows)?;
+        self.record(&mut list, rows)?;
+        Ok(list)
+    }
+
+    /// Records the rows' tokens through all blocks.
+    fn record(&self, list: &mut CommandList, rows: usize) -> Result<()> {
+        self.embedding.record(list, self.batch.tokens(), self.scratch.hidden(), rows)?;
         let state = self.batch.state();
         let pass = Pass { config: &self.config, scratch: &self.scratch, rope: &self.rope, state, rows };
         for block in &self.blocks {
-            pass.block(&mut list, block, self.cache.layer(block.spec().layer), &mut |_, _, _| Ok(()))?;
+            pass.block(list, block, self.cache.layer(block.spec().layer), &mut |_, _, _| Ok(()))?;
         }
-        Ok(list)
+        Ok(())
     }
 }

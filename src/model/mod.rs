@@ -24,11 +24,11 @@ mod weights;
 pub use batch::{Batch, Row};
 pub use block::{BlockKind, BlockSpec, GroupSpec, LinearSpec, Role, blocks, head_spec};
 pub use cache::{Cache, CacheSize};
-pub use decode::{Decode, DecodeModel, LogitSums};
+pub use decode::{Decode, DecodeModel};
 pub use embedding::{EMBEDDING_TABLE, Embedding, Placement};
 pub use head::{Head, head_weight};
 pub use linear::{Linear, LinearGroup};
-pub use llama::{Llama, LoadOptions, MemoryByPart, TokenProfile};
+pub use llama::{DecodeRow, Llama, LoadOptions, MOST_IN_FLIGHT, MemoryByPart, TokenProfile};
 pub use pass::{Pass, Tap};
 pub use scratch::Scratch;
 pub use source::WeightSource;
@@ -37,6 +37,7 @@ pub use synthetic::{Shape, Synthetic, mixed_layout};
 pub use weights::{Block, load_norm};
 
 pub use crate::ops::cache::CachePrecision;
+pub use crate::ops::sample::{Choice, MOST_ROWS};
 
 use crate::Result;
 use crate::ops::Tensor;

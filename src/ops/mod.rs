@@ -25,6 +25,7 @@
 //! | [`pack`] | codes to words | `pack` | `reference::pack` |
 //! | [`weight_error`] | w − decoded, bit check | `weight_error` | `reference::weight_error` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
+//! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
 //! | [`read_bandwidth`] | xor of words | `read_bandwidth` | `reference::read_bandwidth` |
 //!
@@ -53,6 +54,7 @@ pub mod reorder;
 pub mod residual_norm;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod scale_search;
 pub mod swiglu;
 pub mod swiglu_gather;
@@ -112,6 +114,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         gather_rows::variant(),
         read_bandwidth::variant(),
     ];
+    all.extend(sample::variants());
     all.extend(scale_search::variants());
     all.extend(group_gemv::variants());
     all.extend(residual_norm::variants(capabilities));

@@ -28,6 +28,7 @@ mod reorder;
 mod residual_norm;
 mod rms_norm;
 mod rope;
+mod sample;
 mod softmax;
 mod swiglu;
 mod swiglu_gather;
@@ -55,6 +56,7 @@ pub use reorder::Reorder;
 pub use residual_norm::ResidualNorm;
 pub use rms_norm::RmsNorm;
 pub use rope::Rope;
+pub use sample::Sample;
 pub use swiglu::Swiglu;
 pub use swiglu_gather::SwigluGather;
 pub use weight_error::WeightError;
@@ -154,6 +156,7 @@ pub fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     all.extend(group::cases(shapes));
     all.extend(weight_error::cases(shapes));
     all.extend(dot::cases(shapes));
+    all.extend(sample::cases(shapes));
     all.extend(read_bandwidth::cases(shapes));
     all
 }

@@ -79,6 +79,58 @@ fn the_embedding_on_the_host_gives_the_same_text() {
 }
 
 #[test]
+fn texts_together_are_those_of_each_alone() {
+    let alone = |seed: &str, prompt: &str| {
+        let flags = ["-p", prompt, "-t", "12", "--seed", seed, "--json"];
+        serde_json::from_str::<Value>(stdout(&generate(&flags, 0))).unwrap()
+    };
+    let flags = ["-p", "The little fox", "-t", "12", "--seed", "5", "--batch", "2"];
+    let output = generate(&[&flags[..], &["--json"]].concat(), 0);
+    let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, seed) in rows.iter().zip(["5", "6"]) {
+        let single = alone(seed, "The little fox");
+        assert!(single.get("rows").is_none(), "{single}");
+        for name in ["prompt_token_ids", "token_ids", "text"] {
+            assert_eq!(row[name], single[name], "seed {seed}");
+        }
+        assert!(row["tokens_per_second"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(report["token_ids"], rows[0]["token_ids"]);
+    assert_eq!(report["steps_in_flight"].as_u64(), Some(3));
+
+    let output = generate(&flags, 0);
+    let text = |row: usize| rows[row]["text"].as_str().unwrap();
+    let expected = format!("--- text 1 of 2 ---\n{}\n--- text 2 of 2 ---\n{}\n", text(0), text(1));
+    assert_eq!(stdout(&output), expected);
+    for line in
+        ["prompt      8 tokens", "text 1      12 tokens", "generation  24 tokens", "3 steps in flight"]
+    {
+        assert!(stderr(&output).contains(line), "{line}: {}", stderr(&output));
+    }
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("prompts.txt");
+    fs::write(&file, "The little fox\nOnce\n").unwrap();
+    let flags = ["--prompts", file.to_str().unwrap(), "-t", "12", "--seed", "5", "--json"];
+    let report: Value = serde_json::from_str(stdout(&generate(&flags, 0))).unwrap();
+    assert_eq!(report["rows"][1]["text"], alone("5", "Once")["text"]);
+}
+
+#[test]
+fn steps_in_flight_change_no_text_and_are_said() {
+    let output =
+        |flags: &[&str]| generate(&[&["-p", "The little fox", "-t", "10", "--seed", "5"], flags].concat(), 0);
+    let one = output(&["--in-flight", "1"]);
+    assert!(stderr(&one).contains(", 1 step in flight\n"), "{}", stderr(&one));
+    assert_eq!(stdout(&output(&["--in-flight", "8"])), stdout(&one));
+    let host = output(&["--embedding", "host"]);
+    assert!(stderr(&host).contains("1 step in flight, for the embedding on the host"), "{}", stderr(&host));
+    assert_eq!(stdout(&host), stdout(&one));
+}
+
+#[test]
 fn a_context_that_is_full_is_said() {
     let flags = ["-p", "The little fox", "-t", "40", "--temperature", "0", "--context", "8"];
     let output = generate(&flags, 0);
