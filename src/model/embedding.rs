@@ -1,12 +1,12 @@
 //! Tokens to hidden states, from a table on the device or rows looked up on the host.
 
 use super::linear::Linear;
-use crate::Result;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::{Checkpoint, TensorView};
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::embed::embed;
 use crate::ops::{DenseMatrix, Tensor};
+use crate::{Error, Result};
 
 /// Name of the embedding table in the files.
 pub const EMBEDDING_TABLE: &str = "model.embed_tokens.weight";
@@ -80,14 +80,29 @@ impl Embedding {
     }
 }
 
-/// Rows of the table for `tokens`, rounded to halves as the device's table is: [tokens, cols].
-pub(super) fn host_rows(checkpoint: &Checkpoint, tokens: &[u32], cols: usize) -> Result<Vec<f32>> {
-    let view = checkpoint.get(EMBEDDING_TABLE)?;
-    let row_bytes = view.dtype.size() * cols;
-    let mut rows = Vec::with_capacity(tokens.len() * cols);
+/// The rows of a table [vocabulary, cols] for `tokens`, as they are stored: [tokens, cols].
+///
+/// # Errors
+/// [`Error::Argument`] for a token outside the table.
+pub fn table_rows(table: &TensorView<'_>, tokens: &[u32]) -> Result<Vec<u8>> {
+    let vocabulary = table.shape[0];
+    let row_bytes = table.bytes.len() / vocabulary;
+    let mut rows = Vec::with_capacity(tokens.len() * row_bytes);
     for &token in tokens {
-        let bytes = &view.bytes[token as usize * row_bytes..(token as usize + 1) * row_bytes];
-        rows.extend(TensorView { bytes, ..view }.to_f16()?.iter().map(|value| value.to_f32()));
+        let token = token as usize;
+        if token >= vocabulary {
+            let message = format!("token id {token} where the vocabulary has {vocabulary}");
+            return Err(Error::argument("tokens", message));
+        }
+        rows.extend_from_slice(&table.bytes[token * row_bytes..(token + 1) * row_bytes]);
     }
     Ok(rows)
+}
+
+/// Rows of the table for `tokens`, rounded to halves as the device's table is: [tokens, cols].
+pub(super) fn host_rows(checkpoint: &Checkpoint, tokens: &[u32], cols: usize) -> Result<Vec<f32>> {
+    let table = checkpoint.get(EMBEDDING_TABLE)?;
+    table.expect_shape(&[table.shape[0], cols])?;
+    let rows = TensorView { bytes: &table_rows(&table, tokens)?, ..table };
+    Ok(rows.to_f16()?.iter().map(|value| value.to_f32()).collect())
 }

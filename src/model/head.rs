@@ -17,8 +17,8 @@ use crate::ops::Tensor;
 use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
 
-/// Name of the last norm in the files.
-const NORM: &str = "model.norm";
+/// Name of the last norm in the files, without `.weight`.
+pub const LAST_NORM: &str = "model.norm";
 
 /// Bytes of logits at a time.
 const SLICE_BYTES: usize = 32 << 20;
@@ -81,7 +81,7 @@ impl Head {
         let hidden = config.hidden_size;
         let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(1, 256);
         Ok(Self {
-            norm: load_norm(device, checkpoint, NORM, hidden)?,
+            norm: load_norm(device, checkpoint, LAST_NORM, hidden)?,
             group: LinearGroup::new(vec![linear]),
             input: Tensor::zeros(device, "head input", rows, hidden)?,
             normed: Tensor::zeros(device, "head normed", rows, hidden)?,

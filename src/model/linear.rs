@@ -120,7 +120,8 @@ impl Linear {
     }
 }
 
-/// Linears that share an input.
+/// Linears that share an input; a copy shares them.
+#[derive(Clone)]
 pub struct LinearGroup {
     linears: Vec<Arc<Linear>>,
 }

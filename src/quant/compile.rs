@@ -8,10 +8,12 @@ use serde_json::{Map, Value, json};
 use super::atomic::{sync_parent, write_atomic};
 use super::fingerprint::file_digest;
 use super::quantize::PackedBlock;
+use super::source::Source;
+use super::transform::Floats;
 use crate::formats::config::LlamaConfig;
 use crate::formats::exl2::{read_packed, write_packed};
 use crate::formats::safetensors::{Checkpoint, Dtype, ShardWriter};
-use crate::model::{BlockSpec, EMBEDDING_TABLE, blocks, head_spec};
+use crate::model::{BlockSpec, blocks, head_spec};
 use crate::{Error, Result};
 
 /// What the signature in config.json tells of the conversion.
@@ -24,6 +26,9 @@ pub struct Signature {
     pub calibration: (usize, usize),
     /// Name of the calibration file.
     pub dataset: String,
+    /// What config.json is to say of the head, where a transform has changed it; see
+    /// [`super::transform::Transform::tied`].
+    pub tied: Option<bool>,
 }
 
 /// Bits of a written model, counted from its files.
@@ -64,17 +69,17 @@ impl Output {
     ///
     /// # Errors
     /// As the files report.
-    pub fn write_model_tensors(&mut self, source: &Checkpoint) -> Result<()> {
-        self.write_float(source, EMBEDDING_TABLE)?;
-        self.write_float(source, "model.norm.weight")
+    pub fn write_model_tensors(&mut self, source: &Source<'_>) -> Result<()> {
+        self.write_float(&source.embedding()?)?;
+        self.write_float(&source.last_norm()?)
     }
 
     /// Adds the norm and the packed linears of a block.
     ///
     /// # Errors
     /// As the files report; [`Error::Shape`] when a linear is missing.
-    pub fn write_block(&mut self, source: &Checkpoint, spec: &BlockSpec, packed: &PackedBlock) -> Result<()> {
-        self.write_float(source, &format!("{}.weight", spec.norm))?;
+    pub fn write_block(&mut self, source: &Source<'_>, spec: &BlockSpec, packed: &PackedBlock) -> Result<()> {
+        self.write_float(&source.norm(spec)?)?;
         for linear in spec.linears() {
             let matrix =
                 packed.get(&linear.name).ok_or_else(|| Error::shape(&linear.name, "was not quantized"))?;
@@ -104,10 +109,10 @@ impl Output {
         Ok(Sealed { partial: self.partial, directory: self.directory, recount, digest })
     }
 
-    fn write_float(&mut self, source: &Checkpoint, name: &str) -> Result<()> {
-        let view = source.get(name)?;
+    fn write_float(&mut self, tensor: &Floats<'_>) -> Result<()> {
+        let view = tensor.view();
         let halves = view.to_f16()?;
-        self.writer.write(name, Dtype::F16, view.shape, bytemuck::cast_slice(&halves))
+        self.writer.write(view.name, Dtype::F16, view.shape, bytemuck::cast_slice(&halves))
     }
 }
 
@@ -245,6 +250,9 @@ fn write_config(source: &Path, to: &Path, signature: &Signature) -> Result<()> {
         "calibration": { "rows": rows, "length": length, "dataset": signature.dataset },
     });
     config.insert("quantization_config".to_owned(), value);
+    if let Some(tied) = signature.tied {
+        config.insert("tie_word_embeddings".to_owned(), tied.into());
+    }
     let text =
         serde_json::to_string_pretty(&config).map_err(|error| Error::file(&path, error.to_string()))?;
     write_atomic(to.join("config.json"), text.as_bytes())

@@ -1,5 +1,6 @@
 //! The converter: a model directory in, an EXL2 directory out.
 //!
+//! All tensors of the model come from a [`source`], through a [`transform`] (which changes nothing yet).
 //! Five stages, each of which leaves its results in the working directory of a [`job`], so that a
 //! killed run goes on where it was:
 //!
@@ -34,7 +35,8 @@ pub mod quantize;
 pub mod recipe;
 pub mod report;
 pub mod snapshot;
-mod source;
+pub mod source;
 pub mod state_file;
 pub mod stream;
+pub mod transform;
 pub mod weights;

@@ -10,11 +10,13 @@ use super::measurement::BlockMeasurement;
 use super::options::head_recipe;
 use super::recipe::Recipe;
 use super::report::Reporter;
-use super::source::{bias, weights};
+use super::source::Source;
 use super::stream::Stream;
+use super::transform::Site;
 use crate::Result;
 use crate::gpu::CommandList;
-use crate::model::{Block, Linear, Streamed, head_spec};
+use crate::model::{Block, LAST_NORM, Linear, Role, head_spec};
+use crate::ops::rms_norm::rms_norm;
 use crate::packing::PackedMatrix;
 
 /// Packed linears by name.
@@ -27,7 +29,7 @@ pub type PackedBlock = BTreeMap<String, PackedMatrix>;
 /// # Errors
 /// As the device reports; [`crate::Error::Numerical`] when something is not finite or no damping helps.
 pub fn quantize_block(
-    model: &Streamed,
+    source: &Source<'_>,
     block: &mut Block,
     stream: &mut Stream,
     chosen: &[&Recipe],
@@ -42,34 +44,31 @@ pub fn quantize_block(
         if reference.is_none() {
             // Nothing is replaced yet: this is what the unquantized block makes of the rows.
             reference = Some(stream.collect(|sink| {
-                hessians = stream.accumulate(model, block, index..index + 1, sink)?;
+                hessians = stream.accumulate(source, block, index..index + 1, sink)?;
                 Ok(())
             })?);
         } else {
-            hessians = stream.accumulate(model, block, index..index + 1, &mut |_, _| {})?;
+            hessians = stream.accumulate(source, block, index..index + 1, &mut |_, _| {})?;
         }
         for hessian in hessians {
             let hessian = prepare(hessian, stream.rows().len(), reporter)?;
             let mut known = Vec::new();
             for (position, (linear, recipe)) in group.linears.iter().zip(recipes.by_ref()).enumerate() {
-                let prepared = weights(model, linear)?.prepare(&hessian)?;
-                let result = quantize(
-                    &prepared,
-                    &hessian,
-                    &recipe.layout(linear.k)?,
-                    bias(model, linear)?.as_deref(),
-                )?;
+                let site = Site { block: &spec, input: group.input, linear };
+                let prepared = source.weights(site)?.prepare(&hessian)?;
+                let bias = source.bias(site)?;
+                let result = quantize(&prepared, &hessian, &recipe.layout(linear.k)?, bias.as_deref())?;
                 let bpw = recipe.bits_per_weight(linear.k, linear.n)?;
                 let error = result.rfn_error;
                 reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {error:.5}", linear.name));
-                let loaded = Linear::packed(model.device(), linear, &result.matrix, &known)?;
+                let loaded = Linear::packed(source.device(), linear, &result.matrix, &known)?;
                 known.extend(loaded.permutation().cloned());
                 block.replace(index, position, Arc::new(loaded));
                 packed.insert(linear.name.clone(), result.matrix);
             }
         }
     }
-    stream.advance(model, block)?;
+    stream.advance(source, block)?;
     if let Some(reference) = reference {
         reporter.note(&format!("-- {}: module rfn_error: {:.6}", spec.name, stream.error_to(&reference)));
     }
@@ -80,7 +79,7 @@ pub fn quantize_block(
 ///
 /// # Errors
 /// As [`Linear::packed`]; [`crate::Error::Shape`] when a linear is not among them.
-pub fn install(model: &Streamed, block: &mut Block, packed: &PackedBlock) -> Result<()> {
+pub fn install(source: &Source<'_>, block: &mut Block, packed: &PackedBlock) -> Result<()> {
     let spec = block.spec().clone();
     for (index, group) in spec.groups.iter().enumerate() {
         let mut known = Vec::new();
@@ -88,7 +87,7 @@ pub fn install(model: &Streamed, block: &mut Block, packed: &PackedBlock) -> Res
             let matrix = packed.get(&linear.name).ok_or_else(|| {
                 crate::Error::shape(&linear.name, "is not in the stored block; delete the job (--no-resume)")
             })?;
-            let loaded = Linear::packed(model.device(), linear, matrix, &known)?;
+            let loaded = Linear::packed(source.device(), linear, matrix, &known)?;
             known.extend(loaded.permutation().cloned());
             block.replace(index, position, Arc::new(loaded));
         }
@@ -107,32 +106,27 @@ pub fn chosen_recipes(block: &BlockMeasurement, combination: usize) -> Vec<&Reci
 /// # Errors
 /// As [`quantize_block`].
 pub fn quantize_head(
-    model: &Streamed,
+    source: &Source<'_>,
     stream: &Stream,
     bits: u32,
     reporter: &mut dyn Reporter,
 ) -> Result<PackedBlock> {
-    let spec = head_spec(model.config());
+    let config = source.config();
+    let spec = head_spec(config);
     let recipe = head_recipe(bits)?;
-    let hessian = HessianAccumulator::new(model.device(), &spec.name, spec.k)?;
-    let head = model.head()?;
-    let scratch = model.scratch();
-    for row in stream.rows() {
-        for chunk in row.chunks(scratch.rows() * spec.k) {
-            scratch.hidden().write(chunk)?;
-            let rows: Vec<usize> = (0..chunk.len() / spec.k).collect();
-            for slice in rows.chunks(head.slice_rows()) {
-                let mut list = CommandList::new(model.device(), "head calibration");
-                head.normed(&mut list, scratch.hidden(), slice, &mut |list, normed| {
-                    hessian.add(list, normed, normed, slice.len(), None)
-                })?;
-                list.run()?;
-            }
-        }
+    let hessian = HessianAccumulator::new(source.device(), &spec.name, spec.k)?;
+    let norm = source.upload(LAST_NORM, &source.last_norm()?)?;
+    let (hidden, normed) = (source.scratch().hidden(), source.scratch().tensor(Role::Normed));
+    for chunk in stream.rows().iter().flat_map(|row| row.chunks(hidden.rows() * spec.k)) {
+        let rows = chunk.len() / spec.k;
+        hidden.write(chunk)?;
+        let mut list = CommandList::new(source.device(), "head calibration");
+        rms_norm(&mut list, hidden, &norm, normed, rows, config.rms_norm_eps)?;
+        hessian.add(&mut list, normed, normed, rows, None)?;
+        list.run()?;
     }
-    drop(head);
     let hessian = prepare(hessian, stream.rows().len(), reporter)?;
-    let prepared = weights(model, &spec)?.prepare(&hessian)?;
+    let prepared = source.head_weights()?.prepare(&hessian)?;
     let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None)?;
     let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
     reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {:.5}", spec.name, result.rfn_error));

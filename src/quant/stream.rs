@@ -1,13 +1,14 @@
 //! Hidden states of the calibration rows, on the host, on their way through the blocks.
 
 use crate::gpu::CommandList;
-use crate::model::{Block, GroupSpec, RunnerTap, Streamed};
+use crate::model::{Block, GroupSpec, RunnerTap};
 use crate::ops::Tensor;
 use crate::{Error, Result};
 
 use super::hessian::HessianAccumulator;
 use super::job::Job;
 use super::snapshot::{Snapshot, SnapshotShape, SnapshotWriter};
+use super::source::Source;
 
 /// Rows of hidden states [length, hidden].
 #[derive(Clone)]
@@ -19,9 +20,9 @@ impl Stream {
     /// Embeds rows of tokens.
     ///
     /// # Errors
-    /// As [`Streamed::embed`].
-    pub fn embed(model: &Streamed, tokens: &[Vec<u32>]) -> Result<Self> {
-        Ok(Self { rows: tokens.iter().map(|row| model.embed(row)).collect::<Result<_>>()? })
+    /// As [`Source::embed`].
+    pub fn embed(source: &Source<'_>, tokens: &[Vec<u32>]) -> Result<Self> {
+        Ok(Self { rows: tokens.iter().map(|row| source.embed(row)).collect::<Result<_>>()? })
     }
 
     /// The rows.
@@ -33,9 +34,9 @@ impl Stream {
     ///
     /// # Errors
     /// As [`crate::model::Runner::run`]; [`Error::Numerical`] when a value is not finite.
-    pub fn advance(&mut self, model: &Streamed, block: &Block) -> Result<()> {
+    pub fn advance(&mut self, source: &Source<'_>, block: &Block) -> Result<()> {
         let mut tap = untapped;
-        let mut runner = model.runner(block, &mut tap);
+        let mut runner = source.runner(block, &mut tap);
         for row in &mut self.rows {
             runner.run(row)?;
             check_finite(row, &block.spec().name)?;
@@ -50,7 +51,7 @@ impl Stream {
     /// As [`Stream::advance`].
     pub fn accumulate(
         &self,
-        model: &Streamed,
+        source: &Source<'_>,
         block: &Block,
         groups: std::ops::Range<usize>,
         sink: &mut dyn FnMut(usize, &[f32]),
@@ -59,7 +60,7 @@ impl Stream {
             .clone()
             .map(|group| {
                 let spec = &block.spec().groups[group];
-                HessianAccumulator::new(model.device(), group_name(spec), group_inputs(spec))
+                HessianAccumulator::new(source.device(), group_name(spec), group_inputs(spec))
             })
             .collect::<Result<Vec<_>>>()?;
         let mut tap = |list: &mut CommandList, group: usize, input: &Tensor, rows: usize| {
@@ -68,7 +69,7 @@ impl Stream {
             }
             Ok(())
         };
-        self.each(model, block, &mut tap, sink)?;
+        self.each(source, block, &mut tap, sink)?;
         Ok(hessians)
     }
 
@@ -77,9 +78,9 @@ impl Stream {
     ///
     /// # Errors
     /// As [`Stream::advance`].
-    pub fn error_through(&self, model: &Streamed, block: &Block, reference: &Self) -> Result<f64> {
+    pub fn error_through(&self, source: &Source<'_>, block: &Block, reference: &Self) -> Result<f64> {
         let mut sum = 0.0;
-        self.each(model, block, &mut untapped, &mut |row, output| {
+        self.each(source, block, &mut untapped, &mut |row, output| {
             sum += relative_error(output, &reference.rows[row]);
         })?;
         Ok(sum / self.rows.len().max(1) as f64)
@@ -102,12 +103,12 @@ impl Stream {
     /// Runs a copy of each row through a block; one copy is held at a time.
     fn each(
         &self,
-        model: &Streamed,
+        source: &Source<'_>,
         block: &Block,
         tap: RunnerTap<'_>,
         sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
-        let mut runner = model.runner(block, tap);
+        let mut runner = source.runner(block, tap);
         let mut copy = Vec::new();
         for (index, row) in self.rows.iter().enumerate() {
             copy.clear();

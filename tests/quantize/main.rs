@@ -7,6 +7,7 @@ mod job;
 mod kill;
 mod result;
 mod targets;
+mod transform;
 
 #[path = "../support/mod.rs"]
 #[allow(unreachable_pub, reason = "other targets have it as their root")]
