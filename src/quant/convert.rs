@@ -314,8 +314,9 @@ impl Run<'_> {
         }
         for index in from..to {
             let mut block = self.source.block(index)?;
+            let original = stream.reference().map(|_| block.clone());
             change(&self.source, index, &mut block)?;
-            stream.advance(&self.source, &block)?;
+            stream.advance(&self.source, &block, original.as_ref().unwrap_or(&block))?;
             self.snapshot(stream, snapshot, index + 1)?;
         }
         Ok(())

@@ -34,14 +34,14 @@ pub fn measure_block(
     let spec = block.spec().clone();
     let kind = BlockKind::from(spec.kind);
     let options = BlockOptions::of(kind);
-    let mut hessians = Vec::new();
+    let mut sums = Vec::new();
     let reference = stream.collect(|sink| {
-        hessians = stream.accumulate(source, block, 0..spec.groups.len(), sink)?;
+        sums = stream.accumulate(source, (block, block), 0..spec.groups.len(), sink)?;
         Ok(())
     })?;
     let mut candidates = Vec::new();
-    for (group, hessian) in spec.groups.iter().zip(hessians) {
-        let hessian = prepare(hessian, stream.rows().len(), reporter)?;
+    for (group, sums) in spec.groups.iter().zip(sums) {
+        let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
         for linear in &group.linears {
             let recipes = &options.linears[candidates.len()];
             let site = Site { block: &spec, input: group.input, linear };

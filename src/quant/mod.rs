@@ -17,6 +17,7 @@
 //! Every file of a job is written aside, synced and renamed ([`atomic`]); the binary ones carry a
 //! checksum ([`state_file`]). [`fingerprint`] says which model and text a result belongs to.
 
+pub mod accumulate;
 pub mod allocate;
 pub mod atomic;
 pub mod block_file;

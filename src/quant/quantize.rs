@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::gptq::quantize;
-use super::hessian::HessianAccumulator;
 use super::measure::prepare;
 use super::measurement::BlockMeasurement;
 use super::options::head_recipe;
@@ -14,9 +13,7 @@ use super::source::Source;
 use super::stream::Stream;
 use super::transform::Site;
 use crate::Result;
-use crate::gpu::CommandList;
-use crate::model::{Block, LAST_NORM, Linear, Role, head_spec};
-use crate::ops::rms_norm::rms_norm;
+use crate::model::{Block, Linear, head_spec};
 use crate::packing::PackedMatrix;
 
 /// Packed linears by name.
@@ -38,20 +35,22 @@ pub fn quantize_block(
     let spec = block.spec().clone();
     let mut packed = PackedBlock::new();
     let mut recipes = chosen.iter();
-    let mut reference = None;
+    let original = stream.reference().map(|_| block.clone());
+    let mut unquantized = None;
     for (index, group) in spec.groups.iter().enumerate() {
-        let mut hessians = Vec::new();
-        if reference.is_none() {
+        let mut sums = Vec::new();
+        let blocks = (&*block, original.as_ref().unwrap_or(block));
+        if unquantized.is_none() {
             // Nothing is replaced yet: this is what the unquantized block makes of the rows.
-            reference = Some(stream.collect(|sink| {
-                hessians = stream.accumulate(source, block, index..index + 1, sink)?;
+            unquantized = Some(stream.collect(|sink| {
+                sums = stream.accumulate(source, blocks, index..index + 1, sink)?;
                 Ok(())
             })?);
         } else {
-            hessians = stream.accumulate(source, block, index..index + 1, &mut |_, _| {})?;
+            sums = stream.accumulate(source, blocks, index..index + 1, &mut |_, _| {})?;
         }
-        for hessian in hessians {
-            let hessian = prepare(hessian, stream.rows().len(), reporter)?;
+        for sums in sums {
+            let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
             let mut known = Vec::new();
             for (position, (linear, recipe)) in group.linears.iter().zip(recipes.by_ref()).enumerate() {
                 let site = Site { block: &spec, input: group.input, linear };
@@ -68,9 +67,9 @@ pub fn quantize_block(
             }
         }
     }
-    stream.advance(source, block)?;
-    if let Some(reference) = reference {
-        reporter.note(&format!("-- {}: module rfn_error: {:.6}", spec.name, stream.error_to(&reference)));
+    stream.advance(source, block, original.as_ref().unwrap_or(block))?;
+    if let Some(unquantized) = unquantized {
+        reporter.note(&format!("-- {}: module rfn_error: {:.6}", spec.name, stream.error_to(&unquantized)));
     }
     Ok(packed)
 }
@@ -111,21 +110,10 @@ pub fn quantize_head(
     bits: u32,
     reporter: &mut dyn Reporter,
 ) -> Result<PackedBlock> {
-    let config = source.config();
-    let spec = head_spec(config);
+    let spec = head_spec(source.config());
     let recipe = head_recipe(bits)?;
-    let hessian = HessianAccumulator::new(source.device(), &spec.name, spec.k)?;
-    let norm = source.upload(LAST_NORM, &source.last_norm()?)?;
-    let (hidden, normed) = (source.scratch().hidden(), source.scratch().tensor(Role::Normed));
-    for chunk in stream.rows().iter().flat_map(|row| row.chunks(hidden.rows() * spec.k)) {
-        let rows = chunk.len() / spec.k;
-        hidden.write(chunk)?;
-        let mut list = CommandList::new(source.device(), "head calibration");
-        rms_norm(&mut list, hidden, &norm, normed, rows, config.rms_norm_eps)?;
-        hessian.add(&mut list, normed, normed, rows, None)?;
-        list.run()?;
-    }
-    let hessian = prepare(hessian, stream.rows().len(), reporter)?;
+    let sums = stream.accumulate_head(source, &spec)?;
+    let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
     let prepared = source.head_weights()?.prepare(&hessian)?;
     let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None)?;
     let bpw = recipe.bits_per_weight(spec.k, spec.n)?;

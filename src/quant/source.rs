@@ -66,6 +66,14 @@ impl<'a> Source<'a> {
         self.model.runner(block, tap)
     }
 
+    /// Lets rows of two streams run side by side; see [`Streamed::make_room`].
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn make_room_for_reference(&mut self) -> Result<()> {
+        self.model.make_room(2)
+    }
+
     /// What the output's config.json says of the head; see [`Transform::tied`].
     pub fn tied(&self) -> bool {
         self.transform.tied(self.config().tie_word_embeddings)

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::{cut_model, edit_json, support};
 
 /// Nothing is printed.
-struct Silent;
+pub(crate) struct Silent;
 
 impl Reporter for Silent {
     fn note(&mut self, _: &str) {}
@@ -217,7 +217,8 @@ fn a_transform_does_what_the_same_change_of_the_files_does() {
                 }
             }
             for (stream, source) in streams.iter_mut().zip([&found, &expected]) {
-                stream.advance(source, &source.block(index).unwrap()).unwrap();
+                let block = source.block(index).unwrap();
+                stream.advance(source, &block, &block).unwrap();
             }
             let [found, expected] = &streams;
             assert_eq!(found.rows(), expected.rows(), "{}", block.name);
