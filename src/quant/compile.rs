@@ -1,12 +1,12 @@
 //! Stage 5: the stored blocks, the head and the float tensors become a model directory, complete or absent.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::atomic::{sync_parent, write_atomic};
-use super::fingerprint::file_digest;
+use super::atomic::write_atomic;
+use super::output::{Claim, directory_digest};
 use super::quantize::PackedBlock;
 use super::source::Source;
 use super::transform::Floats;
@@ -44,8 +44,7 @@ pub struct Recount {
 
 /// Writes a model directory aside and gives it its final name when it is complete.
 pub struct Output {
-    partial: PathBuf,
-    directory: PathBuf,
+    claim: Claim,
     writer: ShardWriter,
 }
 
@@ -53,16 +52,13 @@ impl Output {
     /// Starts a directory. What an earlier, killed run left aside is deleted.
     ///
     /// # Errors
-    /// As [`make_free`] and the system report.
-    pub fn create(directory: &Path, shard_bytes: u64) -> Result<Self> {
-        make_free(directory)?;
-        let partial = partial_path(directory);
-        if partial.exists() {
-            fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
-        }
-        fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
+    /// As the system reports.
+    pub fn create(claim: Claim, shard_bytes: u64) -> Result<Self> {
+        claim.clear()?;
+        let partial = claim.partial();
+        fs::create_dir(&partial).map_err(Error::io(&partial))?;
         let writer = ShardWriter::create(&partial, shard_bytes)?;
-        Ok(Self { partial, directory: directory.to_path_buf(), writer })
+        Ok(Self { claim, writer })
     }
 
     /// Adds the embedding table and the last norm, as halves.
@@ -102,11 +98,11 @@ impl Output {
     /// As the files report.
     pub fn seal(self, source: &Path, signature: &Signature) -> Result<Sealed> {
         self.writer.finish()?;
-        copy_small_files(source, &self.partial)?;
-        write_config(source, &self.partial, signature)?;
-        let recount = recount(&self.partial)?;
-        let digest = directory_digest(&self.partial)?;
-        Ok(Sealed { partial: self.partial, directory: self.directory, recount, digest })
+        let partial = self.claim.partial();
+        copy_small_files(source, &partial)?;
+        write_config(source, &partial, signature)?;
+        let (recount, digest) = (recount(&partial)?, directory_digest(&partial)?);
+        Ok(Sealed { claim: self.claim, recount, digest })
     }
 
     fn write_float(&mut self, tensor: &Floats<'_>) -> Result<()> {
@@ -118,8 +114,7 @@ impl Output {
 
 /// A complete directory that waits for its name.
 pub struct Sealed {
-    partial: PathBuf,
-    directory: PathBuf,
+    claim: Claim,
     recount: Recount,
     digest: String,
 }
@@ -138,52 +133,9 @@ impl Sealed {
     /// Gives it its name.
     ///
     /// # Errors
-    /// As [`make_free`] and the system report.
+    /// As [`Claim::publish`].
     pub fn publish(self) -> Result<()> {
-        make_free(&self.directory)?;
-        fs::rename(&self.partial, &self.directory).map_err(Error::io(&self.directory))?;
-        sync_parent(&self.directory)
-    }
-}
-
-/// Tells a directory that this job made from any other: names and sizes of its files, and the content of config.json.
-///
-/// # Errors
-/// As the system reports.
-pub fn directory_digest(directory: &Path) -> Result<String> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
-        let entry = entry.map_err(Error::io(directory))?;
-        let bytes = entry.metadata().map_err(Error::io(entry.path()))?.len();
-        files.push(format!("{} {bytes}", entry.file_name().to_string_lossy()));
-    }
-    files.sort();
-    files.push(file_digest(directory.join("config.json"))?);
-    Ok(files.join("\n"))
-}
-
-/// Refuses a name that is taken: a file, a link, or a directory that holds anything. An empty directory is removed, so
-/// that one which cannot be (a mount point) is refused before the work and not after it.
-///
-/// # Errors
-/// [`Error::Argument`] that names it.
-pub fn make_free(directory: &Path) -> Result<()> {
-    let refuse = |why: &str| Err(Error::argument("--output", format!("{} {why}", directory.display())));
-    if directory.file_name().is_none() {
-        return refuse("cannot be replaced; name a directory that is not there yet");
-    }
-    let Ok(found) = fs::symlink_metadata(directory) else { return Ok(()) };
-    if !found.is_dir() {
-        return refuse("is a file or a link; name a directory that is not there yet");
-    }
-    if fs::read_dir(directory).map_err(Error::io(directory))?.next().is_some() {
-        return refuse("holds other files; name another directory or empty it");
-    }
-    match fs::remove_dir(directory) {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            refuse(&format!("cannot be replaced ({error}); name a directory that is not there yet"))
-        }
+        self.claim.publish()
     }
 }
 
@@ -212,12 +164,6 @@ pub fn recount(directory: &Path) -> Result<Recount> {
         head_bits_per_weight: head_bits as f64 / (head.k * head.n) as f64,
         total_bytes,
     })
-}
-
-fn partial_path(directory: &Path) -> PathBuf {
-    let mut name = directory.file_name().unwrap_or_default().to_os_string();
-    name.push(".exlay-partial");
-    directory.with_file_name(name)
 }
 
 /// Copies regular files that are neither weights nor an index of weights.

@@ -7,13 +7,14 @@ use super::allocate::{Allocation, Target, allocate};
 use super::atomic::write_atomic;
 use super::block_file::{read_block, write_block};
 use super::calibrate::token_rows;
-use super::compile::{Output, Recount, Signature, make_free, recount};
+use super::compile::{Output, Recount, Signature, recount};
 pub use super::conversion::Conversion;
-use super::conversion::OUTPUT_DIGEST;
+use super::conversion::{OUTPUT_DIGEST, output_record};
 use super::fingerprint::{ModelIdentity, file_digest};
 use super::job::{Job, Opening, Stage, block_name};
 use super::measure::measure_block;
 use super::measurement::{BlockMeasurement, CalibrationIdentity, Measurement};
+use super::output::Claim;
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
 use super::report::Reporter;
 use super::source::Source;
@@ -72,6 +73,8 @@ pub fn convert_transformed(
     let measured =
         conversion.measurement.as_deref().map(|path| measured(path, &identity, &config)).transpose()?;
     let inputs = conversion.inputs(device, &identity, &digest)?;
+    let claim = |output: &PathBuf| Claim::lock(output, &conversion.work, inputs.fingerprint());
+    let mut claim = conversion.output.as_ref().map(claim).transpose()?;
     let (job, opening) = Job::open(&conversion.work, inputs, conversion.resume)?;
     match &opening {
         Opening::Fresh => {}
@@ -80,14 +83,11 @@ pub fn convert_transformed(
     }
     let mut run = Run { conversion, job, identity, digest, source, text, saved: Instant::now() };
     if let (Some(output), true) = (&conversion.output, made) {
-        if !matches!(opening, Opening::Resumed) {
-            // Without the job's record nothing tells whether the output is of these flags.
-            make_free(output)?;
-        }
         reporter.note("The job is finished already");
         run.job.advance(Stage::Finished, 0)?;
         return Ok(Converted::Model(recount(output)?));
     }
+    claim.as_mut().map_or(Ok(()), Claim::take)?;
     let measurement = match measured {
         Some(measurement) => measurement,
         None => run.measurement(reporter)?,
@@ -100,7 +100,7 @@ pub fn convert_transformed(
     }
     let allocation = run.allocate(&measurement, reporter)?;
     run.quantize(&measurement, &allocation, reporter)?;
-    run.compile(reporter).map(Converted::Model)
+    run.compile(claim, reporter).map(Converted::Model)
 }
 
 /// Rows of a pass: as many as let the widest activation fit into a binding.
@@ -269,12 +269,12 @@ impl Run<'_> {
         self.job.advance(Stage::Compile, 0)
     }
 
-    fn compile(&mut self, reporter: &mut dyn Reporter) -> Result<Recount> {
-        let Some(directory) = &self.conversion.output else {
+    fn compile(&mut self, claim: Option<Claim>, reporter: &mut dyn Reporter) -> Result<Recount> {
+        let (Some(directory), Some(claim)) = (&self.conversion.output, claim) else {
             return Err(Error::argument("--output", "is needed: the directory of the finished model"));
         };
         let specs = self.source.blocks().to_vec();
-        let mut output = Output::create(directory, self.conversion.shard_bytes)?;
+        let mut output = Output::create(claim, self.conversion.shard_bytes)?;
         output.write_model_tensors(&self.source)?;
         for (index, spec) in specs.iter().enumerate() {
             output.write_block(&self.source, spec, &self.expect_stored(index)?)?;
@@ -297,7 +297,8 @@ impl Run<'_> {
             return Err(Error::file(directory, message));
         }
         // A run that is killed after the renaming knows by this that the directory is its own.
-        write_atomic(self.job.claim(OUTPUT_DIGEST)?, sealed.digest().as_bytes())?;
+        let record = output_record(self.job.inputs(), sealed.digest());
+        write_atomic(self.job.claim(OUTPUT_DIGEST)?, record.as_bytes())?;
         sealed.publish()?;
         self.job.advance(Stage::Finished, 0)?;
         Ok(recount)

@@ -3,11 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::state_file::{StateReader, StateWriter};
 use crate::error::{Error, Result};
 
 const KIND: &str = "hidden states";
-const HEADER: u64 = 64;
+/// Five numbers and the digest of the job.
+const HEADER: u64 = 72;
 const VERSION: usize = 2;
 
 /// What a snapshot holds.
@@ -37,8 +40,9 @@ impl SnapshotShape {
         self.streams.checked_mul(self.rows)
     }
 
-    fn header(&self) -> [u8; HEADER as usize] {
+    fn header(&self, job: &str) -> [u8; HEADER as usize] {
         let mut header = [0; HEADER as usize];
+        header[40..].copy_from_slice(&Sha256::digest(job));
         for (i, value) in [VERSION, self.block, self.streams, self.rows, self.width].into_iter().enumerate() {
             header[i * 8..(i + 1) * 8].copy_from_slice(&(value as u64).to_le_bytes());
         }
@@ -61,16 +65,16 @@ pub struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
-    /// Starts a snapshot.
+    /// Starts a snapshot for a job, told by its fingerprint.
     ///
     /// # Errors
     /// The file cannot be made, or its size overflows.
-    pub fn create(path: impl AsRef<Path>, shape: SnapshotShape) -> Result<Self> {
+    pub fn create(path: impl AsRef<Path>, shape: SnapshotShape, job: &str) -> Result<Self> {
         let (Some(length), Some(left)) = (shape.content(), shape.rows()) else {
             return Err(Error::shape("snapshot", format!("{shape:?} is too large")));
         };
         let mut writer = StateWriter::create(path, KIND, length)?;
-        writer.write(&shape.header())?;
+        writer.write(&shape.header(job))?;
         Ok(Self { writer, shape, left })
     }
 
@@ -114,11 +118,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens a snapshot: none when it is absent, cut short or damaged.
+    /// Opens a snapshot: none when it is absent, cut short, damaged or of another job.
     ///
     /// # Errors
     /// The system refuses to read a file that exists.
-    pub fn open(path: impl AsRef<Path>) -> Result<Option<Self>> {
+    pub fn open(path: impl AsRef<Path>, job: &str) -> Result<Option<Self>> {
         let path = path.as_ref();
         let Some(mut reader) = StateReader::open(path, KIND)? else { return Ok(None) };
         let mut header = [0; HEADER as usize];
@@ -127,6 +131,7 @@ impl Snapshot {
         }
         reader.read_at(0, &mut header).map_err(Error::io(path))?;
         let shape = SnapshotShape::from_header(&header).filter(|s| s.content() == Some(reader.length()));
+        let shape = shape.filter(|shape| shape.header(job) == header);
         Ok(shape.map(|shape| Self { path: path.to_path_buf(), reader, shape }))
     }
 
@@ -164,12 +169,14 @@ mod tests {
 
     const SHAPE: SnapshotShape = SnapshotShape { block: 12, streams: 2, rows: 3, width: 35 };
 
+    const JOB: &str = "a fingerprint";
+
     fn values(row: usize) -> Vec<f32> {
         (0..35).map(|i| (i as f32 - 17.5) * (row as f32 + 0.25)).collect()
     }
 
     fn write(path: &Path) {
-        let mut writer = SnapshotWriter::create(path, SHAPE).unwrap();
+        let mut writer = SnapshotWriter::create(path, SHAPE, JOB).unwrap();
         (0..6).for_each(|row| writer.row(&values(row)).unwrap());
         assert!(writer.row(&values(6)).is_err(), "one row too many");
         writer.finish().unwrap();
@@ -179,9 +186,9 @@ mod tests {
     fn rows_come_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hidden");
-        assert!(Snapshot::open(&path).unwrap().is_none());
+        assert!(Snapshot::open(&path, JOB).unwrap().is_none());
         write(&path);
-        let mut snapshot = Snapshot::open(&path).unwrap().unwrap();
+        let mut snapshot = Snapshot::open(&path, JOB).unwrap().unwrap();
         assert_eq!(snapshot.shape(), SHAPE);
         for (stream, row) in [(0, 2), (1, 0), (0, 0), (1, 2)] {
             assert_eq!(snapshot.row(stream, row).unwrap(), values(3 * stream + row));
@@ -192,6 +199,14 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_of_another_job_is_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hidden");
+        write(&path);
+        assert!(Snapshot::open(&path, "another").unwrap().is_none());
+    }
+
+    #[test]
     fn a_damaged_snapshot_is_absent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hidden");
@@ -199,12 +214,12 @@ mod tests {
         let good = fs::read(&path).unwrap();
         for cut in [0, 63, 64, 100, good.len() - 1] {
             fs::write(&path, &good[..cut]).unwrap();
-            assert!(Snapshot::open(&path).unwrap().is_none());
+            assert!(Snapshot::open(&path, JOB).unwrap().is_none());
         }
         let mut bad = good.clone();
         bad[200] ^= 1;
         fs::write(&path, bad).unwrap();
-        assert!(Snapshot::open(&path).unwrap().is_none());
+        assert!(Snapshot::open(&path, JOB).unwrap().is_none());
     }
 
     /// A file with a right checksum but a header that contradicts its length, or lies about it.
@@ -218,18 +233,18 @@ mod tests {
             SnapshotShape { rows: usize::MAX, streams: usize::MAX, ..SHAPE },
             SnapshotShape { width: 0, ..SHAPE },
         ] {
-            let content = [&shape.header()[..], &[0; 6 * 35 * 4]].concat();
+            let content = [&shape.header(JOB)[..], &[0; 6 * 35 * 4]].concat();
             super::super::state_file::write_state(&path, KIND, &content).unwrap();
-            assert!(Snapshot::open(&path).unwrap().is_none());
+            assert!(Snapshot::open(&path, JOB).unwrap().is_none());
         }
         super::super::state_file::write_state(&path, KIND, b"short").unwrap();
-        assert!(Snapshot::open(&path).unwrap().is_none());
+        assert!(Snapshot::open(&path, JOB).unwrap().is_none());
     }
 
     #[test]
     fn a_row_of_another_length_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = SnapshotWriter::create(directory.path().join("hidden"), SHAPE).unwrap();
+        let mut writer = SnapshotWriter::create(directory.path().join("hidden"), SHAPE, JOB).unwrap();
         assert!(writer.row(&[0.0; 34]).is_err());
         assert!(writer.finish().is_err(), "rows are missing");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);

@@ -167,19 +167,22 @@ impl Stream {
     /// # Errors
     /// As the system reports.
     pub fn save(&self, job: &mut Job, name: &str, block: usize) -> Result<()> {
-        let mut writer = SnapshotWriter::create(job.claim(name)?, self.shape(block))?;
+        let mut writer =
+            SnapshotWriter::create(job.claim(name)?, self.shape(block), &job.inputs().fingerprint())?;
         for row in self.rows.iter().chain(self.reference.iter().flatten()) {
             writer.row(row)?;
         }
         writer.finish()
     }
 
-    /// Takes the rows from a snapshot, if there is one of their shape that is not damaged; returns its block.
+    /// Takes the rows from a snapshot, if there is one of this job and their shape that is not damaged; returns its block.
     ///
     /// # Errors
     /// As the system reports.
     pub fn restore(&mut self, job: &Job, name: &str) -> Result<usize> {
-        let Some(mut snapshot) = Snapshot::open(job.path(name))? else { return Ok(0) };
+        let Some(mut snapshot) = Snapshot::open(job.path(name), &job.inputs().fingerprint())? else {
+            return Ok(0);
+        };
         let shape = snapshot.shape();
         if shape != self.shape(shape.block) {
             return Ok(0);

@@ -1,5 +1,7 @@
 //! A job that is taken up again: changed flags, and what `--no-resume` may delete.
 
+use std::time::{Duration, Instant};
+
 use crate::{Convert, expect, files, shared};
 
 #[test]
@@ -69,4 +71,40 @@ fn no_resume_deletes_only_what_the_job_lists() {
         assert_eq!(std::fs::read(work.join(name)).unwrap(), name.as_bytes(), "{name}");
     }
     assert_eq!(files(&output), first);
+}
+
+#[test]
+fn two_jobs_do_not_write_one_output() {
+    let home = tempfile::tempdir().unwrap();
+    let output = home.path().join("out");
+    let convert = |work: &str| {
+        Convert::new(&shared().model, &home.path().join(work))
+            .with("-m", &shared().measurement)
+            .with("-cf", &output)
+    };
+    let refused = |what: &str| {
+        let stderr = expect(&convert("second").run(), 1);
+        assert!(stderr.contains("--output") && stderr.contains(what), "{stderr}");
+        assert!(!home.path().join("second/job.json").exists(), "refused before it is recorded");
+    };
+    let mut first = convert("first").command().stderr(std::process::Stdio::null()).spawn().unwrap();
+    let (started, note) = (Instant::now(), home.path().join("out.exlay-job"));
+    while std::fs::metadata(&note).map_or(0, |file| file.len()) == 0 {
+        assert!(started.elapsed() < Duration::from_secs(60) && first.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    refused("another exlay is writing");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The lock went with the process. What it left aside is still its own, until there is nothing any more.
+    let partial = home.path().join("out.exlay-partial");
+    std::fs::create_dir_all(&partial).unwrap();
+    std::fs::write(partial.join("a"), "hours of work").unwrap();
+    refused("out.exlay-partial is the unfinished model of the job in");
+    assert_eq!(std::fs::read(partial.join("a")).unwrap(), b"hours of work");
+    std::fs::remove_dir_all(&partial).unwrap();
+    expect(&convert("second").run(), 0);
+    assert!(!note.exists() && !partial.exists());
+    let stderr = expect(&convert("first").run(), 1);
+    assert!(stderr.contains("--output") && stderr.contains("holds other files"), "{stderr}");
 }

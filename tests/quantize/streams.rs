@@ -79,6 +79,12 @@ fn each_stream_has_the_states_of_its_model() {
     let mut fresh = fresh.with_reference(&mut source).unwrap();
     assert_eq!(fresh.restore(&job, "rows.state").unwrap(), 3);
     assert!(fresh.rows() == stream.rows() && fresh.reference() == stream.reference());
+
+    // Left over from another job, whose record was damaged.
+    let other = home.path().join("other");
+    let (other_job, _) = Job::open(&other, Inputs::new().with("--bits", 4), true).unwrap();
+    std::fs::copy(home.path().join("rows.state"), other.join("rows.state")).unwrap();
+    assert_eq!(fresh.restore(&other_job, "rows.state").unwrap(), 0);
 }
 
 /// The inputs of a block's groups, [tokens, k] of each row in turn.
