@@ -155,6 +155,11 @@ impl Conversion {
         Ok(false)
     }
 
+    /// Name of the calibration file.
+    pub(super) fn dataset(&self) -> String {
+        self.calibration.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Tokens of the longest row that this conversion runs; the model knows `most`.
     pub(super) fn longest_row(&self, most: usize) -> Result<usize> {
         let measuring =

@@ -1,25 +1,27 @@
 //! The stages in order, each resumed where an earlier run left it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::allocate::{Allocation, Target, allocate};
-use super::atomic::write_atomic;
 use super::block_file::{read_block, write_block};
 use super::calibrate::token_rows;
-use super::compile::{Output, Recount, Signature, recount};
+use super::compile::{Sealed, compile};
 pub use super::conversion::Conversion;
 use super::conversion::{OUTPUT_DIGEST, output_record};
 use super::fingerprint::{ModelIdentity, file_digest};
 use super::job::{Job, Opening, Stage, block_name};
 use super::measure::measure_block;
 use super::measurement::{BlockMeasurement, CalibrationIdentity, Measurement};
-use super::output::Claim;
+use super::output::{Claim, directory_digest};
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
+use super::recount::{Recount, recount};
 use super::report::Reporter;
 use super::source::Source;
 use super::stream::Stream;
 use super::transform::{Identity, Transform};
+use crate::formats::atomic::write_atomic;
 use crate::formats::config::LlamaConfig;
 use crate::formats::tokenizer::Tokenizer;
 use crate::gpu::Device;
@@ -151,7 +153,7 @@ impl Run<'_> {
     fn measurement(&mut self, reporter: &mut dyn Reporter) -> Result<Measurement> {
         let specs = self.source.blocks().to_vec();
         let (rows, length) = self.conversion.measurement_rows;
-        let dataset = file_name(&self.conversion.calibration);
+        let dataset = self.conversion.dataset();
         let calibration = CalibrationIdentity { dataset, sha256: self.digest.clone(), rows, length };
         let mut measurement = Measurement::new(self.identity.clone(), calibration);
         if self.job.stage() == Stage::Calibrate {
@@ -273,23 +275,18 @@ impl Run<'_> {
         let (Some(directory), Some(claim)) = (&self.conversion.output, claim) else {
             return Err(Error::argument("--output", "is needed: the directory of the finished model"));
         };
-        let specs = self.source.blocks().to_vec();
-        let mut output = Output::create(claim, self.conversion.shard_bytes)?;
-        output.write_model_tensors(&self.source)?;
-        for (index, spec) in specs.iter().enumerate() {
-            output.write_block(&self.source, spec, &self.expect_stored(index)?)?;
-            reporter.progress("Writing", index + 1, specs.len());
-        }
-        output.write_head(&self.expect_stored(specs.len())?)?;
-        let tied = self.source.tied();
-        let signature = Signature {
-            bits: self.conversion.bits,
-            head_bits: self.conversion.head_bits,
-            calibration: self.conversion.rows,
-            dataset: file_name(&self.conversion.calibration),
-            tied: (tied != self.source.config().tie_word_embeddings).then_some(tied),
+        let record = |digest: &str| output_record(self.job.inputs(), digest);
+        let recorded = fs::read_to_string(self.job.path(OUTPUT_DIGEST)).ok();
+        // An earlier run may have been killed when only the name was missing.
+        let complete =
+            directory_digest(&claim.partial()).is_ok_and(|digest| Some(record(&digest)) == recorded);
+        let sealed = match complete {
+            true => Sealed::of(claim)?,
+            false => {
+                let stored = |index| self.expect_stored(index);
+                compile(self.conversion, &self.source, claim, &stored, reporter)?
+            }
         };
-        let sealed = output.seal(&self.conversion.model, &signature)?;
         let recount = sealed.recount();
         if recount.bits_per_weight > self.conversion.bits {
             let message =
@@ -297,7 +294,7 @@ impl Run<'_> {
             return Err(Error::file(directory, message));
         }
         // A run that is killed after the renaming knows by this that the directory is its own.
-        let record = output_record(self.job.inputs(), sealed.digest());
+        let record = record(sealed.digest());
         write_atomic(self.job.claim(OUTPUT_DIGEST)?, record.as_bytes())?;
         sealed.publish()?;
         self.job.advance(Stage::Finished, 0)?;
@@ -345,10 +342,6 @@ impl Run<'_> {
         write_block(self.job.claim(&block_name("block", index))?, packed)?;
         self.job.advance(Stage::Quantize, index + 1)
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A measurement from a file, which is refused when its blocks, linears or shapes are not the model's.

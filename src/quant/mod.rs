@@ -14,12 +14,11 @@
 //!    from the blocks already stored. A finished block is a [`block_file`].
 //! 5. *Compile*: the blocks, the head and the float tensors become the files of a model.
 //!
-//! Every file of a job is written aside, synced and renamed ([`atomic`]); the binary ones carry a
+//! Every file of a job is written aside, synced and renamed ([`crate::formats::atomic`]); the binary ones carry a
 //! checksum ([`state_file`]). [`fingerprint`] says which model and text a result belongs to.
 
 pub mod accumulate;
 pub mod allocate;
-pub mod atomic;
 pub mod block_file;
 pub mod calibrate;
 pub mod compile;
@@ -36,6 +35,7 @@ pub mod options;
 pub mod output;
 pub mod quantize;
 pub mod recipe;
+pub mod recount;
 pub mod report;
 pub mod snapshot;
 pub mod source;

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic::sync_parent;
 use super::fingerprint::file_digest;
 use super::lock::lock;
+use crate::formats::atomic::sync_parent;
+use crate::formats::safetensors::JOURNAL;
 use crate::{Error, Result};
 
 /// The job that writes an output.
@@ -128,7 +129,8 @@ fn busy(directory: &Path) -> Error {
     Error::argument("--output", message)
 }
 
-/// Tells a directory that this job made from any other: names and sizes of its files, and the content of config.json.
+/// Tells a directory that this job made from any other: names and sizes of its files but the writer's journal, and the
+/// content of config.json.
 ///
 /// # Errors
 /// As the system reports.
@@ -136,6 +138,9 @@ pub fn directory_digest(directory: &Path) -> Result<String> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
         let entry = entry.map_err(Error::io(directory))?;
+        if entry.file_name() == JOURNAL {
+            continue;
+        }
         let bytes = entry.metadata().map_err(Error::io(entry.path()))?.len();
         files.push(format!("{} {bytes}", entry.file_name().to_string_lossy()));
     }

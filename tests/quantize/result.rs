@@ -9,7 +9,7 @@ use exlay::generate::eval::text_tokens;
 use exlay::generate::{EvalOptions, evaluate};
 use exlay::gpu::DeviceOptions;
 use exlay::model::{Placement, blocks};
-use exlay::quant::compile::recount;
+use exlay::quant::recount::recount;
 use serde_json::Value;
 
 use crate::{Convert, expect, files, shared, support};

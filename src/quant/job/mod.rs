@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 pub use inputs::Inputs;
 use record::{Found, Record};
 
-use super::atomic::remove_partial;
 use super::lock::lock;
 use super::state_file::is_state_file;
 use crate::error::{Error, Result};
+use crate::formats::atomic::remove_partial;
 
 /// The stages of a conversion, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Tests of the job.
 
 use super::*;
-use crate::quant::atomic::{AtomicFile, write_atomic};
+use crate::formats::atomic::{AtomicFile, write_atomic};
 use crate::quant::state_file::write_state;
 
 fn inputs(bits: f64) -> Inputs {
