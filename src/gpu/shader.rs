@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = embed![
     "common/half.wgsl",
     "common/index.wgsl",
     "common/product.wgsl",
+    "common/product_tn.wgsl",
     "common/reduce.wgsl",
     "common/reduce_subgroup.wgsl",
     "common/store_half.wgsl",

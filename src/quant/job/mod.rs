@@ -163,19 +163,6 @@ impl Job {
         Ok(path)
     }
 
-    /// Deletes a file of the job; does nothing when it does not list one of that name.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn discard(&mut self, name: &str) -> Result<()> {
-        if !self.record.files.contains(name) {
-            return Ok(());
-        }
-        remove(&self.path(name))?;
-        self.record.files.remove(name);
-        self.save()
-    }
-
     /// Names of all files of the job, besides `job.json` and `job.lock`.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.record.files.iter().map(String::as_str)

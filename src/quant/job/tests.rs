@@ -113,18 +113,6 @@ fn a_file_of_someone_else_is_not_overwritten() {
     assert_eq!(job.files().count(), 0);
 }
 
-#[test]
-fn discarded_files_are_gone() {
-    let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("mine"), "x").unwrap();
-    let (mut job, _) = open(directory.path(), true);
-    write_state(job.claim("a.state").unwrap(), "block", b"x").unwrap();
-    job.discard("a.state").unwrap();
-    job.discard("a.state").unwrap();
-    job.discard("mine").unwrap();
-    assert_eq!(names(directory.path()), [JOB, LOCK, "mine"]);
-}
-
 /// Cut at every length or with any byte changed, a job is damaged, foreign or unchanged, never a
 /// panic and never a job with other contents.
 #[test]
