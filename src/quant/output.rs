@@ -179,7 +179,8 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     for ancestor in absolute.ancestors() {
         if let (Ok(known), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) {
-            return known.join(rest);
+            // Nothing joined would add a slash.
+            return if rest.as_os_str().is_empty() { known } else { known.join(rest) };
         }
     }
     absolute

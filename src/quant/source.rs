@@ -101,7 +101,7 @@ impl<'a> Source<'a> {
         Ok(rows.view().to_f16()?.iter().map(|value| value.to_f32()).collect())
     }
 
-    /// The norm before a block [hidden].
+    /// The norm before a block `[hidden]`.
     ///
     /// # Errors
     /// As the files and the transform report.
@@ -110,7 +110,7 @@ impl<'a> Source<'a> {
         self.tensor(&name, &[self.config().hidden_size], Place::Norm(block))
     }
 
-    /// The norm before the head [hidden].
+    /// The norm before the head `[hidden]`.
     ///
     /// # Errors
     /// As the files and the transform report.

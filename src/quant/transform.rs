@@ -12,17 +12,17 @@ use crate::model::{BlockSpec, LinearSpec, Role};
 /// Where a tensor stands in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'a> {
-    /// Rows of the embedding table, [rows, hidden]: all of them in order, or those of some tokens.
+    /// Rows of the embedding table, `[rows, hidden]`: all of them in order, or those of some tokens.
     Embedding,
-    /// The norm before a block, [hidden].
+    /// The norm before a block, `[hidden]`.
     Norm(&'a BlockSpec),
-    /// The weight of a linear, [n, k].
+    /// The weight of a linear, `[n, k]`.
     Weight(Site<'a>),
-    /// The bias of a linear, [n].
+    /// The bias of a linear, `[n]`.
     Bias(Site<'a>),
-    /// The norm before the head, [hidden].
+    /// The norm before the head, `[hidden]`.
     LastNorm,
-    /// The head, [vocabulary, hidden]; where the source ties it to the embedding, that is what comes here.
+    /// The head, `[vocabulary, hidden]`; where the source ties it to the embedding, that is what comes here.
     Head,
 }
 
