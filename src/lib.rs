@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod packing;
+pub mod random;
 
 pub mod gpu;
 
@@ -21,5 +22,7 @@ pub mod selftest;
 
 pub mod generate;
 pub mod quant;
+
+pub mod bench;
 
 pub use error::{Error, Result};

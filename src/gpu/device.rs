@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Adapter;
 use super::buffer::Buffer;
-use super::capabilities::{Capabilities, Tier};
+use super::capabilities::{Arithmetic, Capabilities, Tier};
 use super::kernel::Kernel;
 use super::shader::Variant;
 use crate::{Error, Result};
@@ -22,6 +22,8 @@ const UPLOAD_WAITING: u64 = 64 << 20;
 pub struct DeviceOptions {
     /// Use no more than this tier.
     pub tier: Option<Tier>,
+    /// How few rows are multiplied with packed weights, if not as the capabilities tell.
+    pub arithmetic: Option<Arithmetic>,
     /// Build kernels with bounds checks and the other safety costs.
     pub checked: bool,
     /// Refuse to hold more bytes than this.
@@ -87,7 +89,7 @@ impl Device {
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("exlay"),
-            required_features: capabilities.features(),
+            required_features: capabilities.features() | super::timing::features(&adapter.raw),
             required_limits: limits.clone(),
             experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -136,6 +138,11 @@ impl Device {
     /// The tier in use.
     pub fn tier(&self) -> Tier {
         self.0.tier
+    }
+
+    /// How few rows are multiplied with packed weights.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.0.options.arithmetic.unwrap_or_else(|| self.0.capabilities.arithmetic())
     }
 
     /// What kernels may use.
@@ -230,7 +237,7 @@ impl Device {
         }
         self.guarded(buffer.label(), || {
             for (index, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
-                let at = offset + (index * UPLOAD_PIECE) as u64;
+                let at = buffer.offset() + offset + (index * UPLOAD_PIECE) as u64;
                 if piece.len() % 4 == 0 {
                     self.0.queue.write_buffer(buffer.raw(), at, piece);
                 } else {
@@ -290,7 +297,7 @@ impl Device {
                 mapped_at_creation: false,
             });
             let mut encoder = self.0.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.copy_buffer_to_buffer(buffer.raw(), offset, &staging, 0, staging_bytes);
+            encoder.copy_buffer_to_buffer(buffer.raw(), buffer.offset() + offset, &staging, 0, staging_bytes);
             self.0.queue.submit([encoder.finish()]);
             staging.map_async(wgpu::MapMode::Read, .., |_| {});
             staging

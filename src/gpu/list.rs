@@ -12,7 +12,7 @@ pub struct CommandList {
     commands: Vec<Command>,
 }
 
-enum Command {
+pub(super) enum Command {
     /// The buffers are kept so that memory counts as held while the bind group holds it.
     Dispatch {
         kernel: Kernel,
@@ -107,10 +107,7 @@ impl CommandList {
         let entries: Vec<_> = buffers
             .iter()
             .enumerate()
-            .map(|(index, buffer)| wgpu::BindGroupEntry {
-                binding: index as u32,
-                resource: buffer.raw().as_entire_binding(),
-            })
+            .map(|(index, buffer)| wgpu::BindGroupEntry { binding: index as u32, resource: buffer.binding() })
             .collect();
         let group = self.device.guarded(kernel.label(), || {
             self.device.raw().create_bind_group(&wgpu::BindGroupDescriptor {
@@ -165,19 +162,42 @@ impl CommandList {
         self.device.guarded(&self.label, || {
             let descriptor = wgpu::CommandEncoderDescriptor { label: Some(&self.label) };
             let mut encoder = self.device.raw().create_command_encoder(&descriptor);
-            let mut rest = self.commands.as_slice();
-            while !rest.is_empty() {
-                let dispatches =
-                    rest.iter().take_while(|command| matches!(command, Command::Dispatch { .. })).count();
-                let (batch, after) = rest.split_at(dispatches);
-                encode_pass(&mut encoder, &self.label, batch);
-                let transfers =
-                    after.iter().take_while(|command| !matches!(command, Command::Dispatch { .. })).count();
-                after[..transfers].iter().for_each(|command| encode_transfer(&mut encoder, command));
-                rest = &after[transfers..];
-            }
+            encode(&mut encoder, &self.label, &self.commands);
             self.device.queue().submit([encoder.finish()]);
         })
+    }
+
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub(super) fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+}
+
+impl Command {
+    /// The kernel's label, or what the transfer is.
+    pub(super) fn label(&self) -> &str {
+        match self {
+            Self::Dispatch { kernel, .. } => kernel.label(),
+            Self::Copy { .. } => "copy",
+            Self::Clear { .. } => "clear",
+        }
+    }
+}
+
+/// Encodes commands: one pass for each run of dispatches, transfers between them.
+pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, label: &str, mut commands: &[Command]) {
+    while !commands.is_empty() {
+        let dispatches =
+            commands.iter().take_while(|command| matches!(command, Command::Dispatch { .. })).count();
+        let (batch, after) = commands.split_at(dispatches);
+        encode_pass(encoder, label, batch);
+        let transfers =
+            after.iter().take_while(|command| !matches!(command, Command::Dispatch { .. })).count();
+        after[..transfers].iter().for_each(|command| encode_transfer(encoder, command));
+        commands = &after[transfers..];
     }
 }
 
@@ -202,9 +222,12 @@ fn encode_pass(encoder: &mut wgpu::CommandEncoder, label: &str, commands: &[Comm
 fn encode_transfer(encoder: &mut wgpu::CommandEncoder, command: &Command) {
     match command {
         Command::Copy { from, from_offset, to, to_offset, bytes } => {
-            encoder.copy_buffer_to_buffer(from.raw(), *from_offset, to.raw(), *to_offset, *bytes);
+            let (from_at, to_at) = (from.offset() + from_offset, to.offset() + to_offset);
+            encoder.copy_buffer_to_buffer(from.raw(), from_at, to.raw(), to_at, *bytes);
         }
-        Command::Clear { buffer } => encoder.clear_buffer(buffer.raw(), 0, None),
+        Command::Clear { buffer } => {
+            encoder.clear_buffer(buffer.raw(), buffer.offset(), Some(buffer.bytes()))
+        }
         Command::Dispatch { .. } => {}
     }
 }

@@ -14,11 +14,13 @@ mod device;
 mod kernel;
 mod list;
 mod shader;
+mod timing;
 
 pub use adapter::{Adapter, adapters, select};
-pub use buffer::Buffer;
-pub use capabilities::{Capabilities, Tier};
+pub use buffer::{Buffer, VIEW_ALIGNMENT};
+pub use capabilities::{Arithmetic, Capabilities, Tier};
 pub use device::{Device, DeviceOptions, Memory};
 pub use kernel::{Binding, Interface, Kernel, parse};
 pub use list::{CommandList, flat_grid};
 pub use shader::{Variant, kernel_stems, source};
+pub use timing::{Clock, Profile};

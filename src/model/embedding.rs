@@ -1,12 +1,12 @@
 //! Tokens to hidden states, from a table on the device or rows looked up on the host.
 
-use super::linear::Linear;
+use super::linear::load_dense;
+use super::source::WeightSource;
+use crate::Result;
 use crate::formats::config::LlamaConfig;
-use crate::formats::safetensors::{Checkpoint, TensorView};
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::embed::embed;
 use crate::ops::{DenseMatrix, Tensor};
-use crate::{Error, Result};
 
 /// Name of the embedding table in the files.
 pub const EMBEDDING_TABLE: &str = "model.embed_tokens.weight";
@@ -17,7 +17,7 @@ pub enum Placement {
     /// In device memory.
     #[default]
     Device,
-    /// In the mapped file; rows are looked up and sent.
+    /// In the mapped file (or what else the weights come from); rows are looked up and sent.
     Host,
 }
 
@@ -25,29 +25,29 @@ pub enum Placement {
 pub enum Embedding {
     /// On the device.
     Device(DenseMatrix),
-    /// In the mapped file, of a vocabulary by this many values.
-    Host(usize),
+    /// Where the weights come from; its shape.
+    Host([usize; 2]),
 }
 
 impl Embedding {
     /// Loads or finds the table.
     ///
     /// # Errors
-    /// As the file and the device report.
+    /// As the source and the device report.
     pub fn load(
         device: &Device,
-        checkpoint: &Checkpoint,
+        source: &dyn WeightSource,
         config: &LlamaConfig,
         placement: Placement,
     ) -> Result<Self> {
-        let view = checkpoint.get(EMBEDDING_TABLE)?;
-        view.expect_shape(&[config.vocab_size, config.hidden_size])?;
-        if placement == Placement::Host {
-            return Ok(Self::Host(config.hidden_size));
-        }
-        match Linear::dense(device, &view, config.vocab_size, config.hidden_size, None)? {
-            Linear::Dense(table) => Ok(Self::Device(table)),
-            Linear::Packed(_) => Err(view.error("an embedding is never packed")),
+        let shape = [config.vocab_size, config.hidden_size];
+        match placement {
+            Placement::Device => Ok(Self::Device(load_dense(device, source, EMBEDDING_TABLE, shape, None)?)),
+            Placement::Host => {
+                // A table that is missing or of another shape is refused now, not with the first token.
+                source.rows(EMBEDDING_TABLE, shape, 0..1)?;
+                Ok(Self::Host(shape))
+            }
         }
     }
 
@@ -68,41 +68,25 @@ impl Embedding {
         }
     }
 
-    /// Sends the rows of `tokens` (below the vocabulary) from the mapped file; nothing for a table on the device.
+    /// Sends the rows of `tokens` (below the vocabulary) from the source; nothing for a table on the device.
     ///
     /// # Errors
-    /// As the file and the device report.
-    pub fn send(&self, checkpoint: &Checkpoint, tokens: &[u32], hidden: &Tensor) -> Result<()> {
+    /// As the source and the device report.
+    pub fn send(&self, source: &dyn WeightSource, tokens: &[u32], hidden: &Tensor) -> Result<()> {
         match self {
             Self::Device(_) => Ok(()),
-            Self::Host(cols) => hidden.write(&host_rows(checkpoint, tokens, *cols)?),
+            Self::Host(shape) => hidden.write(&host_rows(source, tokens, *shape)?),
         }
     }
 }
 
-/// The rows of a table [vocabulary, cols] for `tokens`, as they are stored: [tokens, cols].
-///
-/// # Errors
-/// [`Error::Argument`] for a token outside the table.
-pub fn table_rows(table: &TensorView<'_>, tokens: &[u32]) -> Result<Vec<u8>> {
-    let vocabulary = table.shape[0];
-    let row_bytes = table.bytes.len() / vocabulary;
-    let mut rows = Vec::with_capacity(tokens.len() * row_bytes);
+/// Rows of the table of this shape for `tokens`, rounded to halves as the device's table is: [tokens, columns].
+pub(super) fn host_rows(source: &dyn WeightSource, tokens: &[u32], shape: [usize; 2]) -> Result<Vec<f32>> {
+    let mut rows = Vec::with_capacity(tokens.len() * shape[1]);
     for &token in tokens {
         let token = token as usize;
-        if token >= vocabulary {
-            let message = format!("token id {token} where the vocabulary has {vocabulary}");
-            return Err(Error::argument("tokens", message));
-        }
-        rows.extend_from_slice(&table.bytes[token * row_bytes..(token + 1) * row_bytes]);
+        let halves = source.rows(EMBEDDING_TABLE, shape, token..token + 1)?;
+        rows.extend(halves.iter().map(|value| value.to_f32()));
     }
     Ok(rows)
-}
-
-/// Rows of the table for `tokens`, rounded to halves as the device's table is: [tokens, cols].
-pub(super) fn host_rows(checkpoint: &Checkpoint, tokens: &[u32], cols: usize) -> Result<Vec<f32>> {
-    let table = checkpoint.get(EMBEDDING_TABLE)?;
-    table.expect_shape(&[table.shape[0], cols])?;
-    let rows = TensorView { bytes: &table_rows(&table, tokens)?, ..table };
-    Ok(rows.to_f16()?.iter().map(|value| value.to_f32()).collect())
 }

@@ -1,18 +1,17 @@
 //! The last norm and the head: hidden states to scores of the vocabulary, a slice of rows at a time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::block::head_spec;
 use super::embedding::EMBEDDING_TABLE;
-use super::linear::{Linear, LinearGroup};
+use super::linear::{Linear, LinearGroup, load_dense};
 use super::scratch::Scratch;
+use super::source::WeightSource;
 use super::weights::load_norm;
 
 use crate::Result;
 use crate::formats::config::LlamaConfig;
-use crate::formats::exl2;
-use crate::formats::safetensors::Checkpoint;
-use crate::gpu::{Buffer, CommandList, Device};
+use crate::gpu::{Buffer, CommandList, Device, Profile};
 use crate::ops::Tensor;
 use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
@@ -46,49 +45,73 @@ struct Prepared {
 
 /// Name of the tensor that holds the head's float weights: its own, or the embedding table where they are tied and none
 /// is stored.
-pub fn head_weight(checkpoint: &Checkpoint, config: &LlamaConfig) -> String {
+pub fn head_weight(source: &dyn WeightSource, config: &LlamaConfig) -> String {
     let own = format!("{}.weight", head_spec(config).name);
-    if config.tie_word_embeddings && !checkpoint.has(&own) { EMBEDDING_TABLE.to_owned() } else { own }
+    if config.tie_word_embeddings && !source.has(&own) { EMBEDDING_TABLE.to_owned() } else { own }
 }
 
 impl Head {
     /// Loads the head: a stored `lm_head` (packed or not) wins over the tied embedding.
     ///
     /// # Errors
-    /// As the file and the device report.
-    pub fn load(device: &Device, checkpoint: &Checkpoint, config: &LlamaConfig) -> Result<Self> {
+    /// As the source and the device report.
+    pub fn load(device: &Device, source: &dyn WeightSource, config: &LlamaConfig) -> Result<Self> {
         let spec = head_spec(config);
-        let linear = if exl2::has_packed(checkpoint, &spec.name) {
-            Linear::load(device, checkpoint, &spec, &[])?
+        let group = if source.has_packed(&spec) {
+            LinearGroup::load(device, source, &[spec])?
         } else {
-            let view = checkpoint.get(&head_weight(checkpoint, config))?;
-            view.expect_shape(&[spec.n, spec.k])?;
-            Linear::dense(device, &view, spec.n, spec.k, None)?
+            let name = head_weight(source, config);
+            let dense = load_dense(device, source, &name, [spec.n, spec.k], None)?;
+            LinearGroup::new(vec![Arc::new(Linear::Dense(dense))])
         };
-        Self::new(device, checkpoint, config, Arc::new(linear))
+        Self::with(device, source, config, group)
     }
 
     /// A head with these weights.
     ///
     /// # Errors
-    /// As the file and the device report.
+    /// As the source and the device report.
     pub fn new(
         device: &Device,
-        checkpoint: &Checkpoint,
+        source: &dyn WeightSource,
         config: &LlamaConfig,
         linear: Arc<Linear>,
+    ) -> Result<Self> {
+        Self::with(device, source, config, LinearGroup::new(vec![linear]))
+    }
+
+    fn with(
+        device: &Device,
+        source: &dyn WeightSource,
+        config: &LlamaConfig,
+        group: LinearGroup,
     ) -> Result<Self> {
         let hidden = config.hidden_size;
         let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(1, 256);
         Ok(Self {
-            norm: load_norm(device, checkpoint, LAST_NORM, hidden)?,
-            group: LinearGroup::new(vec![linear]),
+            norm: load_norm(device, source, LAST_NORM, hidden)?,
+            group,
             input: Tensor::zeros(device, "head input", rows, hidden)?,
             normed: Tensor::zeros(device, "head normed", rows, hidden)?,
             logits: Tensor::zeros(device, "logits", rows, config.vocab_size)?,
             eps: config.rms_norm_eps,
             prepared: Mutex::default(),
         })
+    }
+
+    /// The norm's weights [1, hidden].
+    pub(super) fn norm(&self) -> &Tensor {
+        &self.norm
+    }
+
+    /// The weights.
+    pub(super) fn group(&self) -> &LinearGroup {
+        &self.group
+    }
+
+    /// Bytes of what is no weight: room for a slice of rows.
+    pub fn room_bytes(&self) -> u64 {
+        [&self.input, &self.normed, &self.logits].iter().map(|tensor| tensor.buffer().bytes()).sum()
     }
 
     /// Rows of a slice.
@@ -102,24 +125,43 @@ impl Head {
     /// # Errors
     /// As the device reports.
     pub fn logits(&self, scratch: &Scratch, hidden: &Tensor, rows: &[usize]) -> Result<Vec<f32>> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = prepared.iter().position(|one| one.rows == rows && one.hidden.is(hidden.buffer()));
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let mut list = CommandList::new(hidden.device(), "head");
-                self.normed(&mut list, hidden, rows, &mut |list, normed| {
-                    self.group.record(list, scratch, normed, &[&self.logits], rows.len(), Store::Set)
-                })?;
-                if prepared.len() == MOST_PREPARED {
-                    prepared.remove(0);
-                }
-                prepared.push(Prepared { hidden: hidden.buffer().clone(), rows: rows.to_vec(), list });
-                prepared.len() - 1
-            }
-        };
+        // The lock is kept until the logits are read, which are the same memory for all lists.
+        let (prepared, at) = self.list(scratch, hidden, rows)?;
         prepared[at].list.run()?;
         self.logits.read(rows.len())
+    }
+
+    /// How long the commands take that yield the scores of these rows.
+    ///
+    /// # Errors
+    /// As [`Head::logits`].
+    pub fn profile(&self, scratch: &Scratch, hidden: &Tensor, rows: &[usize]) -> Result<Profile> {
+        let (prepared, at) = self.list(scratch, hidden, rows)?;
+        prepared[at].list.profile()
+    }
+
+    /// The lists that are kept, and the number of the one for these rows.
+    fn list(
+        &self,
+        scratch: &Scratch,
+        hidden: &Tensor,
+        rows: &[usize],
+    ) -> Result<(MutexGuard<'_, Vec<Prepared>>, usize)> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = prepared.iter().position(|one| one.rows == rows && one.hidden.is(hidden.buffer()));
+        if let Some(at) = known {
+            return Ok((prepared, at));
+        }
+        let mut list = CommandList::new(hidden.device(), "head");
+        self.normed(&mut list, hidden, rows, &mut |list, normed| {
+            self.group.record(list, scratch, normed, &[&self.logits], rows.len(), Store::Set)
+        })?;
+        if prepared.len() == MOST_PREPARED {
+            prepared.remove(0);
+        }
+        prepared.push(Prepared { hidden: hidden.buffer().clone(), rows: rows.to_vec(), list });
+        let at = prepared.len() - 1;
+        Ok((prepared, at))
     }
 
     /// Records the gathering and the norm of some rows of `hidden`; `then` records what is done with them.

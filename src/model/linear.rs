@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use half::f16;
-
 use super::block::LinearSpec;
 use super::scratch::Scratch;
-use crate::formats::exl2;
-use crate::formats::safetensors::{Checkpoint, TensorView};
+use super::source::WeightSource;
+use crate::Result;
 use crate::gpu::{CommandList, Device};
 use crate::ops::matmul::{Store, matmul};
 use crate::ops::permute::permute;
 use crate::ops::quant_matmul::quant_matmul;
-use crate::ops::{DenseMatrix, Permutation, QuantMatrix, Tensor};
+use crate::ops::{DenseMatrix, GroupMember, Permutation, QuantGroup, QuantMatrix, Tensor};
 use crate::packing::PackedMatrix;
-use crate::{Error, Result};
 
 /// Weights of a linear on a device.
 pub enum Linear {
@@ -25,53 +22,14 @@ pub enum Linear {
 }
 
 impl Linear {
-    /// Loads `spec` from a checkpoint, packed if it is stored so. `known` are permutations to share.
+    /// Loads `spec` in half precision.
     ///
     /// # Errors
-    /// As the file, the format and the device report, with the tensor's name.
-    pub fn load(
-        device: &Device,
-        checkpoint: &Checkpoint,
-        spec: &LinearSpec,
-        known: &[Arc<Permutation>],
-    ) -> Result<Self> {
-        if exl2::has_packed(checkpoint, &spec.name) {
-            let matrix = exl2::read_packed(checkpoint, &spec.name, spec.k, spec.n)?;
-            if matrix.bias.is_some() != spec.bias {
-                let expected = if spec.bias { "is missing" } else { "is there, config.json has none" };
-                return Err(Error::tensor(checkpoint.directory(), format!("{}.bias", spec.name), expected));
-            }
-            return Self::packed(device, spec, &matrix, known);
-        }
-        let view = checkpoint.get(&format!("{}.weight", spec.name))?;
-        view.expect_shape(&[spec.n, spec.k])?;
-        let bias = if spec.bias {
-            let bias = checkpoint.get(&format!("{}.bias", spec.name))?;
-            bias.expect_shape(&[spec.n])?;
-            Some(bias.to_f32()?)
-        } else {
-            None
-        };
-        Self::dense(device, &view, spec.n, spec.k, bias.as_deref())
-    }
-
-    /// Uploads a stored matrix [n, k] slab by slab.
-    ///
-    /// # Errors
-    /// As [`DenseMatrix::upload`] and [`TensorView::to_f16`].
-    pub fn dense(
-        device: &Device,
-        view: &TensorView<'_>,
-        n: usize,
-        k: usize,
-        bias: Option<&[f32]>,
-    ) -> Result<Self> {
-        let row_bytes = view.dtype.size() * k;
-        let rows = |range: std::ops::Range<usize>| -> Result<Vec<f16>> {
-            let bytes = &view.bytes[range.start * row_bytes..range.end * row_bytes];
-            TensorView { bytes, ..*view }.to_f16()
-        };
-        Ok(Self::Dense(DenseMatrix::upload(device, view.name, n, k, rows, bias)?))
+    /// As the source and the device report, with the tensor's name.
+    fn load_dense(device: &Device, source: &dyn WeightSource, spec: &LinearSpec) -> Result<Self> {
+        let weight = format!("{}.weight", spec.name);
+        let bias = spec.bias.then(|| source.vector(&format!("{}.bias", spec.name), spec.n)).transpose()?;
+        Ok(Self::Dense(load_dense(device, source, &weight, [spec.n, spec.k], bias.as_deref())?))
     }
 
     /// Uploads a packed matrix as the linear `spec`.
@@ -120,16 +78,78 @@ impl Linear {
     }
 }
 
+/// Loads linears of which not all are packed, each by itself.
+fn load_apart(
+    device: &Device,
+    source: &dyn WeightSource,
+    specs: &[LinearSpec],
+    packed: Vec<Option<PackedMatrix>>,
+) -> Result<Vec<Arc<Linear>>> {
+    let mut known: Vec<Arc<Permutation>> = Vec::new();
+    let mut linears = Vec::with_capacity(specs.len());
+    for (spec, matrix) in specs.iter().zip(packed) {
+        let loaded = match matrix {
+            Some(matrix) => Linear::packed(device, spec, &matrix, &known)?,
+            None => Linear::load_dense(device, source, spec)?,
+        };
+        known.extend(loaded.permutation().cloned());
+        linears.push(Arc::new(loaded));
+    }
+    Ok(linears)
+}
+
+/// Uploads the float matrix `name` of shape [n, k] slab by slab.
+///
+/// # Errors
+/// As [`WeightSource::rows`] and [`DenseMatrix::upload`].
+pub(super) fn load_dense(
+    device: &Device,
+    source: &dyn WeightSource,
+    name: &str,
+    shape: [usize; 2],
+    bias: Option<&[f32]>,
+) -> Result<DenseMatrix> {
+    let [n, k] = shape;
+    DenseMatrix::upload(device, name, n, k, |range| source.rows(name, shape, range), bias)
+}
+
 /// Linears that share an input; a copy shares them.
 #[derive(Clone)]
 pub struct LinearGroup {
     linears: Vec<Arc<Linear>>,
+    together: Option<Arc<QuantGroup>>,
 }
 
 impl LinearGroup {
     /// A group in the order of its specification.
     pub fn new(linears: Vec<Arc<Linear>>) -> Self {
-        Self { linears }
+        Self { linears, together: None }
+    }
+
+    /// Loads a group; if all of its linears are packed, they lie together ([`LinearGroup::together`]).
+    ///
+    /// # Errors
+    /// As the source and the device report, with the tensor's name.
+    pub fn load(device: &Device, source: &dyn WeightSource, specs: &[LinearSpec]) -> Result<Self> {
+        let packed: Vec<Option<PackedMatrix>> =
+            specs.iter().map(|spec| source.packed(spec)).collect::<Result<_>>()?;
+        if packed.iter().any(Option::is_none) {
+            return Ok(Self::new(load_apart(device, source, specs, packed)?));
+        }
+        let members: Vec<GroupMember<'_>> = specs
+            .iter()
+            .zip(packed.iter().flatten())
+            .map(|(spec, matrix)| GroupMember { label: &spec.name, matrix, n: spec.n })
+            .collect();
+        let label = specs.first().map_or("", |spec| &spec.name);
+        let (together, matrices) = QuantGroup::upload(device, label, &members)?;
+        let linears = matrices.into_iter().map(|matrix| Arc::new(Linear::Packed(matrix))).collect();
+        Ok(Self { linears, together: Some(Arc::new(together)) })
+    }
+
+    /// All linears as operands of one product, where they are packed and were loaded as a group.
+    pub fn together(&self) -> Option<&QuantGroup> {
+        self.together.as_deref()
     }
 
     /// The linears.
@@ -140,12 +160,13 @@ impl LinearGroup {
     /// Puts another linear in the place of one.
     pub fn replace(&mut self, index: usize, linear: Arc<Linear>) {
         self.linears[index] = linear;
+        self.together = None;
     }
 
     /// Adds `outputs[i]` = x·`W[i]` for all linears; one gather of x for each order that occurs.
     ///
     /// # Errors
-    /// [`Error::Shape`] when a shape differs; as [`CommandList::dispatch`].
+    /// [`crate::Error::Shape`] when a shape differs; as [`CommandList::dispatch`].
     pub fn record(
         &self,
         list: &mut CommandList,

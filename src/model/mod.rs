@@ -1,4 +1,4 @@
-//! Floor 4: a Llama on a device, from mapped files to logits.
+//! Floor 4: a Llama on a device, from its weights to logits.
 //!
 //! A model is an embedding, a row of [`Block`]s (attention and MLP in turn) and a [`Head`]. A block is described by a
 //! [`BlockSpec`]: which linears it has, which of them share an input, and in what role ([`Role`]) each input and output
@@ -9,25 +9,31 @@
 mod batch;
 mod block;
 mod cache;
+mod decode;
 mod embedding;
 mod head;
 mod linear;
 mod llama;
 mod pass;
 mod scratch;
+mod source;
 mod streamed;
+mod synthetic;
 mod weights;
 
 pub use batch::{Batch, Row};
 pub use block::{BlockKind, BlockSpec, GroupSpec, LinearSpec, Role, blocks, head_spec};
 pub use cache::{Cache, CacheSize};
-pub use embedding::{EMBEDDING_TABLE, Embedding, Placement, table_rows};
+pub use decode::{Decode, DecodeModel, LogitSums};
+pub use embedding::{EMBEDDING_TABLE, Embedding, Placement};
 pub use head::{Head, LAST_NORM, head_weight};
 pub use linear::{Linear, LinearGroup};
-pub use llama::{Llama, LoadOptions, MemoryByPart};
+pub use llama::{Llama, LoadOptions, MemoryByPart, TokenProfile};
 pub use pass::{Pass, Tap};
 pub use scratch::Scratch;
+pub use source::WeightSource;
 pub use streamed::{Runner, RunnerTap, Streamed};
+pub use synthetic::{Shape, Synthetic, mixed_layout};
 pub use weights::{Block, load_norm};
 
 pub use crate::ops::cache::CachePrecision;

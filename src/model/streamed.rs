@@ -73,7 +73,12 @@ impl Streamed {
     /// # Errors
     /// [`Error::Argument`] for a token outside the vocabulary; as the files report.
     pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        super::embedding::host_rows(&self.checkpoint, tokens, self.config.hidden_size)
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
+            let message = format!("token id {token} where the vocabulary has {}", self.config.vocab_size);
+            return Err(Error::argument("tokens", message));
+        }
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        super::embedding::host_rows(&self.checkpoint, tokens, shape)
     }
 
     /// Loads block `index` of [`blocks`].

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::block::BlockSpec;
+use super::block::{BlockSpec, GroupSpec};
 use super::linear::{Linear, LinearGroup};
+use super::source::WeightSource;
 use crate::Result;
-use crate::formats::safetensors::Checkpoint;
 use crate::gpu::Device;
-use crate::ops::{Permutation, Tensor};
+use crate::ops::Tensor;
 
 /// Norm and linears of a block; a copy shares them.
 #[derive(Clone)]
@@ -18,26 +18,14 @@ pub struct Block {
 }
 
 impl Block {
-    /// Loads a block from mapped files.
+    /// Loads a block.
     ///
     /// # Errors
-    /// As [`Linear::load`].
-    pub fn load(device: &Device, checkpoint: &Checkpoint, spec: &BlockSpec, hidden: usize) -> Result<Self> {
-        let norm = load_norm(device, checkpoint, &spec.norm, hidden)?;
-        let groups = spec
-            .groups
-            .iter()
-            .map(|group| {
-                let mut known: Vec<Arc<Permutation>> = Vec::new();
-                let mut linears = Vec::new();
-                for linear in &group.linears {
-                    let loaded = Linear::load(device, checkpoint, linear, &known)?;
-                    known.extend(loaded.permutation().cloned());
-                    linears.push(Arc::new(loaded));
-                }
-                Ok(LinearGroup::new(linears))
-            })
-            .collect::<Result<_>>()?;
+    /// As [`LinearGroup::load`].
+    pub fn load(device: &Device, source: &dyn WeightSource, spec: &BlockSpec, hidden: usize) -> Result<Self> {
+        let norm = load_norm(device, source, &spec.norm, hidden)?;
+        let load = |group: &GroupSpec| LinearGroup::load(device, source, &group.linears);
+        let groups = spec.groups.iter().map(load).collect::<Result<_>>()?;
         Ok(Self::new(spec.clone(), norm, groups))
     }
 
@@ -70,9 +58,7 @@ impl Block {
 /// Loads the weights [1, hidden] of a norm.
 ///
 /// # Errors
-/// As the file and the device report.
-pub fn load_norm(device: &Device, checkpoint: &Checkpoint, name: &str, hidden: usize) -> Result<Tensor> {
-    let view = checkpoint.get(&format!("{name}.weight"))?;
-    view.expect_shape(&[hidden])?;
-    Tensor::upload(device, name, &view.to_f32()?, hidden)
+/// As the source and the device report.
+pub fn load_norm(device: &Device, source: &dyn WeightSource, name: &str, hidden: usize) -> Result<Tensor> {
+    Tensor::upload(device, name, &source.vector(&format!("{name}.weight"), hidden)?, hidden)
 }

@@ -7,10 +7,17 @@
 //! | [`permute`] | x[:, order] | `permute` | `reference::permute` |
 //! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_subgroup`, `matmul_coop` | `reference::matmul` |
 //! | [`quant_matmul`] | the same with packed weights | `quant_gemv` | `reference::quant_matmul` |
+//! | [`group_gemv`] | the same for a few rows and all linears of a group | `group_gemv` | `reference::quant_matmul` |
+//! | [`residual_norm`] | residual, norm and gather between products | `residual_norm` | `reference::rms_norm` |
+//! | [`swiglu_gather`] | silu(g) · u and gather between products | `swiglu_gather` | `reference::swiglu` |
 //! | [`dequantize`] | packed weights to halves | `dequantize` | `reference::dequantize` |
+//! | [`reorder`] | packed words to the device's order | `reorder` | `reference::reorder` |
 //! | [`rope`] | rotary positions | `rope` | `reference::rope` |
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
 //! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
+//! | [`attention_decode`] | the same from a product's parts | `attention_decode` | `reference::attention_decode` |
+//! | [`attention_join`] | its splits, in packed order | `attention_join` | `reference::attention` |
+//! | [`kv_write`] | keys and values from a product's parts | `kv_write` | `reference::attention_decode` |
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
 //! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn`, `matmul_tn_subgroup` | `reference::matmul_tn` |
 //! | [`scale_search`] | a group's scales | `column_max`, `scale_error`, `scale_pick` | `reference::scale_search` |
@@ -19,36 +26,51 @@
 //! | [`weight_error`] | w − decoded, bit check | `weight_error` | `reference::weight_error` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
+//! | [`read_bandwidth`] | xor of words | `read_bandwidth` | `reference::read_bandwidth` |
 //!
 //! An operation checks shapes, picks the variant for the device's tier and adds dispatches to a list; nothing runs
 //! until the list does. Which variants exist is told by [`variants`], so that a test can compile them all.
 
+pub mod activation;
 pub mod attention;
+pub mod attention_decode;
+pub mod attention_join;
 pub mod cache;
 pub mod dequantize;
 pub mod dot;
 pub mod embed;
 pub mod gather_rows;
 pub mod gptq_group;
+pub mod group_gemv;
+pub mod kv_write;
 pub mod matmul;
 pub mod matmul_tn;
 pub mod pack;
 pub mod permute;
 pub mod quant_matmul;
+pub mod read_bandwidth;
+pub mod reorder;
+pub mod residual_norm;
 pub mod rms_norm;
 pub mod rope;
 pub mod scale_search;
 pub mod swiglu;
+pub mod swiglu_gather;
 pub mod weight_error;
 
 mod dense;
+mod gemv_text;
+mod group_table;
 mod quant;
+mod quant_group;
 mod tall;
 mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
-pub use quant::{Permutation, QuantMatrix, QuantSlab, decode_bytes, slab_columns};
+pub use quant::{Permutation, QuantMatrix, QuantSlab, block_table, decode_bytes, slab_columns};
+pub use quant_group::{GroupMember, QuantGroup};
+pub use residual_norm::RowNorm;
 pub use tall::TallMatrix;
 pub use tensor::Tensor;
 
@@ -75,23 +97,35 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         permute::variant(),
         quant_matmul::variant(),
         dequantize::variant(),
+        reorder::variant(),
         rope::variant(),
         cache::variant(CachePrecision::Half),
         cache::variant(CachePrecision::Single),
         attention::merge_variant(),
+        kv_write::variant(128, 4, CachePrecision::Half),
+        kv_write::variant(128, 4, CachePrecision::Single),
         swiglu::variant(),
         gptq_group::variant(),
         pack::variant(),
         weight_error::variant(),
         dot::variant(),
         gather_rows::variant(),
+        read_bandwidth::variant(),
     ];
     all.extend(scale_search::variants());
+    all.extend(group_gemv::variants());
+    all.extend(residual_norm::variants(capabilities));
+    all.extend(swiglu_gather::variants());
+    all.extend(attention_join::variants(64, 128));
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {
         for dim in [16, 64, 128] {
             all.extend(attention::variants(capabilities, dim, precision));
+        }
+        for (dim, heads, sums) in [(8, 1, 1), (64, 8, 2), (80, 7, 4), (128, 1, 8), (128, 8, 16), (256, 8, 4)]
+        {
+            all.extend(attention_decode::variants(dim, heads, sums, precision));
         }
     }
     all

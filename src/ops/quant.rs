@@ -1,12 +1,13 @@
 //! Packed matrices on a device, cut by columns where a binding ends.
 //!
-//! The words' order on the device is a property of this type, made from the file's at upload
-//! ([`device_words`], the identity for now) and undone by [`file_words`]; only these two and the unpack
-//! functions that the kernels import know it.
+//! The words' order on the device (`packing::quad_pieces`) is a property of this type, made from the file's at upload;
+//! beside that only the generated text that takes words apart knows it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::gpu::{Buffer, Device};
+use super::reorder::reorder;
+use crate::gpu::{Buffer, CommandList, Device};
 use crate::packing::{BLOCK_ROWS, Layout, PackedMatrix, group_maximum};
 use crate::{Error, Result};
 
@@ -23,6 +24,18 @@ pub struct Permutation {
 }
 
 impl Permutation {
+    /// The order of a matrix, one of `known` if that is equal and on this device.
+    fn shared(device: &Device, label: &str, matrix: &PackedMatrix, known: &[Arc<Self>]) -> Result<Arc<Self>> {
+        let mut order = vec![0; matrix.k];
+        for (feature, &row) in matrix.q_invperm.iter().enumerate() {
+            order[row as usize] = feature as u32;
+        }
+        if let Some(one) = known.iter().find(|one| one.order == order && one.buffer.device().is(device)) {
+            return Ok(Arc::clone(one));
+        }
+        Ok(Arc::new(Self { buffer: device.upload(&format!("{label}.order"), &order)?, order }))
+    }
+
     /// Entry i is the input feature that packed row i multiplies.
     pub fn order(&self) -> &[u32] {
         &self.order
@@ -59,16 +72,6 @@ pub struct QuantMatrix {
     layout: Layout,
 }
 
-/// The device's order of the words of a slab, from the file's.
-fn device_words(words: Vec<u32>, _layout: &Layout) -> Vec<u32> {
-    words
-}
-
-/// The file's order of the words of a slab, from the device's.
-fn file_words(words: Vec<u32>, _layout: &Layout) -> Vec<u32> {
-    words
-}
-
 impl QuantMatrix {
     /// Uploads a packed matrix of which the first `n` columns are outputs and the rest is padding.
     /// `known` are permutations on this device; an equal one is shared.
@@ -82,53 +85,51 @@ impl QuantMatrix {
         n: usize,
         known: &[Arc<Permutation>],
     ) -> Result<Self> {
+        let mut words = |bytes| device.alloc(&format!("{label}.words"), bytes);
+        let mut scales = |bytes| device.alloc(&format!("{label}.scales"), bytes);
+        Self::place(device, label, matrix, n, known, &mut Room { words: &mut words, scales: &mut scales })
+    }
+
+    /// [`QuantMatrix::upload`] into memory that the caller lends, slab by slab.
+    pub(super) fn place(
+        device: &Device,
+        label: &str,
+        matrix: &PackedMatrix,
+        n: usize,
+        known: &[Arc<Permutation>],
+        room: &mut Room<'_>,
+    ) -> Result<Self> {
         if n > matrix.n || n == 0 {
             return Err(Error::shape(label, format!("{n} outputs from {} columns", matrix.n)));
         }
-        let mut order = vec![0; matrix.k];
-        for (feature, &row) in matrix.q_invperm.iter().enumerate() {
-            order[row as usize] = feature as u32;
-        }
-        let permutation = match known.iter().find(|one| one.order == order && one.buffer.device().is(device))
-        {
-            Some(one) => Arc::clone(one),
-            None => {
-                Arc::new(Permutation { buffer: device.upload(&format!("{label}.order"), &order)?, order })
-            }
-        };
-        let most = slab_columns(device, matrix.k);
-        if most == 0 {
-            return Err(Error::shape(
-                label,
-                format!("{SLAB_COLUMNS} columns of {} rows exceed a binding", matrix.k),
-            ));
-        }
-        let slabs = (0..matrix.n)
-            .step_by(most)
-            .map(|first| {
-                let part = matrix.columns(first..matrix.n.min(first + most));
+        let permutation = Permutation::shared(device, label, matrix, known)?;
+        let blocks = device.upload(&format!("{label}.blocks"), &block_table(&matrix.layout))?;
+        let slabs = slab_ranges(device, label, matrix)?
+            .into_iter()
+            .map(|range| {
+                let (first, columns) = (range.start, range.len());
+                let part = matrix.columns(range);
                 let bias = part
                     .bias
                     .as_ref()
                     .map(|bias| bias.iter().map(|value| value.to_f32()).collect::<Vec<_>>());
-                Ok(QuantSlab {
-                    first,
-                    columns: part.n,
-                    words: device
-                        .upload(&format!("{label}.words"), &device_words(part.q_weight, &matrix.layout))?,
-                    scales: device.upload(&format!("{label}.scales"), &part.q_scale)?,
-                    bias: bias.map(|bias| device.upload(&format!("{label}.bias"), &bias)).transpose()?,
-                })
+                let words = (room.words)(4 * part.q_weight.len() as u64)?;
+                device.write(&words, 0, &part.q_weight)?;
+                let scales = (room.scales)(4 * part.q_scale.len() as u64)?;
+                device.write(&scales, 0, &part.q_scale)?;
+                let mut list = CommandList::new(device, format!("order of {label}"));
+                reorder(&mut list, &matrix.layout, &blocks, &words, columns)?;
+                list.run()?;
+                let bias = bias.map(|bias| device.upload(&format!("{label}.bias"), &bias)).transpose()?;
+                Ok(QuantSlab { first, columns, words, scales, bias })
             })
             .collect::<Result<_>>()?;
-        let maxima: Vec<f32> =
-            matrix.q_scale_max.iter().map(|&value| group_maximum(value).to_f32()).collect();
         Ok(Self {
             k: matrix.k,
             n,
             slabs,
-            maxima: device.upload(&format!("{label}.maxima"), &maxima)?,
-            blocks: device.upload(&format!("{label}.blocks"), &block_table(&matrix.layout))?,
+            maxima: device.upload(&format!("{label}.maxima"), &maxima(matrix))?,
+            blocks,
             permutation,
             layout: matrix.layout.clone(),
         })
@@ -147,15 +148,6 @@ impl QuantMatrix {
     /// The pieces, in order.
     pub fn slabs(&self) -> &[QuantSlab] {
         &self.slabs
-    }
-
-    /// The packed words of a slab as a file has them, read back: [word_rows, columns].
-    ///
-    /// # Errors
-    /// As [`Device::read`].
-    pub fn read_words(&self, slab: &QuantSlab) -> Result<Vec<u32>> {
-        let words = slab.words.device().read(&slab.words, 0, self.layout.word_rows() * slab.columns)?;
-        Ok(file_words(words, &self.layout))
     }
 
     /// Group maxima rounded to half and divided by 256, as single precision `[groups]`.
@@ -179,6 +171,30 @@ impl QuantMatrix {
     }
 }
 
+/// Where the slabs of a matrix find memory: functions that yield so many bytes.
+pub(super) struct Room<'a> {
+    pub(super) words: &'a mut dyn FnMut(u64) -> Result<Buffer>,
+    pub(super) scales: &'a mut dyn FnMut(u64) -> Result<Buffer>,
+}
+
+/// Columns of each slab of a matrix.
+///
+/// # Errors
+/// [`Error::Shape`] when the narrowest slab exceeds a binding.
+pub(super) fn slab_ranges(device: &Device, label: &str, matrix: &PackedMatrix) -> Result<Vec<Range<usize>>> {
+    let most = slab_columns(device, matrix.k);
+    if most == 0 {
+        let message = format!("{SLAB_COLUMNS} columns of {} rows exceed a binding", matrix.k);
+        return Err(Error::shape(label, message));
+    }
+    Ok((0..matrix.n).step_by(most).map(|first| first..matrix.n.min(first + most)).collect())
+}
+
+/// Group maxima rounded to half and divided by 256 `[groups]`.
+pub(super) fn maxima(matrix: &PackedMatrix) -> Vec<f32> {
+    matrix.q_scale_max.iter().map(|&value| group_maximum(value).to_f32()).collect()
+}
+
 /// Most columns of a slab of a [`QuantMatrix`] with `k` rows, a multiple of 128. A column in halves is larger than packed
 /// (8 bits at most, and its scales), so it decides.
 pub fn slab_columns(device: &Device, k: usize) -> usize {
@@ -192,7 +208,7 @@ pub fn decode_bytes(device: &Device, k: usize, n: usize) -> u64 {
 }
 
 /// Where each block of 32 packed rows lies: (first word row, bits | group << 8).
-pub(super) fn block_table(layout: &Layout) -> Vec<[u32; 2]> {
+pub fn block_table(layout: &Layout) -> Vec<[u32; 2]> {
     let mut table = Vec::with_capacity(layout.rows() / BLOCK_ROWS);
     let mut word_row = 0;
     for (index, group) in layout.groups().iter().enumerate() {

@@ -39,6 +39,16 @@ impl RopeTable {
             .collect();
         Ok(Self { buffer: device.upload("rope table", &table)?, dim: 2 * frequencies.len() })
     }
+
+    /// The memory.
+    pub(super) fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+
+    /// Values of a head.
+    pub(super) fn dim(&self) -> usize {
+        self.dim
+    }
 }
 
 /// Rotates the first `rows` rows of x [rows, heads · dim] in place. `positions` (u32, one a row) are below the

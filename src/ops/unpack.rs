@@ -1,40 +1,130 @@
-//! Text of `generated/unpack.wgsl`: 32 packed rows of one column to their 32 values, for each width.
+//! WGSL text that takes packed words apart, generated from [`crate::packing::quad_pieces`]. Every shift is a constant.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use crate::packing::{BLOCK_ROWS, WIDTHS};
+use crate::packing::{BLOCK_ROWS, Piece, QUADS, WIDTHS, byte_mask, quad_pieces};
 
-/// WGSL that declares `codes: array<f32, 32>` and `unpack_block(bits, word, stride)`, which fills it with
-/// code − 2^(bits−1) from the words `words[word + i·stride]`, i < bits. Every shift is a constant.
+/// Whether expressions are of one column (u32) or of four (`vec4<u32>`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lanes {
+    One,
+    Four,
+}
+
+impl Lanes {
+    fn literal(self, value: u32) -> String {
+        match self {
+            Self::One => format!("{value:#x}u"),
+            Self::Four => format!("vec4<u32>({value:#x}u)"),
+        }
+    }
+
+    /// `value` moved up by `by` bits (down where negative).
+    fn shifted(self, value: &str, by: i32) -> String {
+        let amount = self.literal(by.unsigned_abs());
+        match by {
+            0 => value.to_owned(),
+            1.. => format!("({value} << {amount})"),
+            _ => format!("({value} >> {amount})"),
+        }
+    }
+
+    fn masked(self, value: &str, mask: u32) -> String {
+        if mask == u32::MAX { value.to_owned() } else { format!("({value} & {})", self.literal(mask)) }
+    }
+}
+
+/// Expression of quad `quad` from the words `w0`, `w1`, … of a block in the device's order.
+pub(super) fn quad(bits: u32, quad: u32, lanes: Lanes) -> String {
+    let part = |Piece { word, from, bits, to }: Piece| {
+        let moved = lanes.shifted(&format!("w{word}"), to as i32 - from as i32);
+        lanes.masked(&moved, byte_mask(bits, to))
+    };
+    quad_pieces(bits, quad).into_iter().map(part).collect::<Vec<_>>().join(" | ")
+}
+
+/// Text of `generated/unpack.wgsl`. It declares `codes: array<f32, 32>` and `unpack_block(bits, word, stride)`, which
+/// fills it with code − 2^(bits−1) from the words `words[word + i·stride]`, i < bits, of one column of a block.
 pub(super) fn text() -> &'static str {
-    static TEXT: LazyLock<String> = LazyLock::new(generate);
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut text = String::from("var<private> codes: array<f32, 32>;\n");
+        for bits in WIDTHS {
+            let _ = writeln!(text, "fn unpack_{bits}(word: u32, stride: u32) {{");
+            load_words(&mut text, bits);
+            let zero = 1_u32 << (bits - 1);
+            for q in 0..QUADS {
+                let _ = writeln!(text, "    let q{q} = unpack4xU8({});", quad(bits, q, Lanes::One));
+                for byte in 0..4 {
+                    let row = 4 * q + byte;
+                    let _ = writeln!(text, "    codes[{row}] = f32(q{q}[{byte}]) - {zero}.0;");
+                }
+            }
+            text += "}\n";
+        }
+        text + &switch("unpack_block", "unpack")
+    });
     &TEXT
 }
 
-fn generate() -> String {
-    let mut text = String::from("var<private> codes: array<f32, 32>;\n");
-    for bits in WIDTHS {
-        let _ = writeln!(text, "fn unpack_{bits}(word: u32, stride: u32) {{");
-        for word in 0..bits {
-            let _ = writeln!(text, "    let w{word} = words[word + {word}u * stride];");
+/// Text of `generated/reorder.wgsl`. It declares `reorder_block(bits, word, stride)`, which puts the words
+/// `words[word + i·stride]`, i < bits, of one column of a block from the file's order into the device's.
+pub(super) fn reorder_text() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut text = String::new();
+        for bits in WIDTHS {
+            let _ = writeln!(text, "fn reorder_{bits}(word: u32, stride: u32) {{");
+            load_words(&mut text, bits);
+            let mask = (1_u32 << bits) - 1;
+            for q in 0..QUADS {
+                let codes: Vec<String> = (0..4).map(|byte| file_code(bits, 4 * q + byte)).collect();
+                let bytes: Vec<String> = (0..4)
+                    .map(|byte| {
+                        Lanes::One.shifted(&format!("({} & {mask}u)", codes[byte as usize]), 8 * byte)
+                    })
+                    .collect();
+                let _ = writeln!(text, "    let q{q} = {};", bytes.join(" | "));
+            }
+            for word in 0..bits {
+                let parts: Vec<String> = (0..QUADS)
+                    .flat_map(|q| quad_pieces(bits, q).into_iter().map(move |piece| (q, piece)))
+                    .filter(|(_, piece)| piece.word == word)
+                    .map(|(q, Piece { from, bits, to, .. })| {
+                        let part = Lanes::One.masked(&format!("q{q}"), byte_mask(bits, to));
+                        Lanes::One.shifted(&part, from as i32 - to as i32)
+                    })
+                    .collect();
+                let _ = writeln!(text, "    words[word + {word}u * stride] = {};", parts.join(" | "));
+            }
+            text += "}\n";
         }
-        let (mask, zero) = ((1u32 << bits) - 1, 1u32 << (bits - 1));
-        for row in 0..BLOCK_ROWS as u32 {
-            let (word, shift) = (row * bits / 32, row * bits % 32);
-            let field = if shift + bits > 32 {
-                format!("((w{word} >> {shift}u) | (w{} << {}u)) & {mask}u", word + 1, 32 - shift)
-            } else {
-                format!("(w{word} >> {shift}u) & {mask}u")
-            };
-            let _ = writeln!(text, "    codes[{row}] = f32({field}) - {zero}.0;");
-        }
-        text += "}\n";
+        text + &switch("reorder_block", "reorder")
+    });
+    &TEXT
+}
+
+fn load_words(text: &mut String, bits: u32) {
+    for word in 0..bits {
+        let _ = writeln!(text, "    let w{word} = words[word + {word}u * stride];");
     }
-    text += "fn unpack_block(bits: u32, word: u32, stride: u32) {\n    switch bits {\n";
+}
+
+/// Expression of the code of a row, with other bits above it, in the file's order: a little-endian bit stream.
+fn file_code(bits: u32, row: u32) -> String {
+    debug_assert!((row as usize) < BLOCK_ROWS);
+    let (word, shift) = (row * bits / 32, row * bits % 32);
+    if shift + bits > 32 {
+        format!("((w{word} >> {shift}u) | (w{} << {}u))", word + 1, 32 - shift)
+    } else {
+        format!("(w{word} >> {shift}u)")
+    }
+}
+
+/// A function `name(bits, word, stride)` that calls `stem_BITS(word, stride)`.
+fn switch(name: &str, stem: &str) -> String {
+    let mut text = format!("fn {name}(bits: u32, word: u32, stride: u32) {{\n    switch bits {{\n");
     for bits in WIDTHS {
-        let _ = writeln!(text, "        case {bits}u: {{ unpack_{bits}(word, stride); }}");
+        let _ = writeln!(text, "        case {bits}u: {{ {stem}_{bits}(word, stride); }}");
     }
-    text += "        default: {}\n    }\n}\n";
-    text
+    text + "        default: {}\n    }\n}\n"
 }

@@ -6,10 +6,12 @@
 mod bits;
 mod layout;
 mod matrix;
+mod quads;
 
 pub use bits::{group_maximum, pack, pack_scales, unpack, unpack_scales};
 pub use layout::{Group, Layout};
 pub use matrix::PackedMatrix;
+pub use quads::{Piece, QUADS, byte_mask, quad_pieces};
 
 /// The legal code widths in bits, in the order in which a file must hold them.
 pub const WIDTHS: [u32; 6] = [8, 6, 5, 4, 3, 2];

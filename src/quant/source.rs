@@ -1,6 +1,7 @@
 //! The model that is being converted, as the converter sees it: each of its tensors comes through the transform, and there
 //! is no other way to them. What a transform does is not known here ([`super::transform`]).
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,15 +9,15 @@ use half::f16;
 
 use super::transform::{Floats, Place, Site, Transform};
 use super::weights::FloatWeights;
-use crate::Result;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::TensorView;
 use crate::gpu::Device;
 use crate::model::{
     Block, BlockSpec, EMBEDDING_TABLE, GroupSpec, LAST_NORM, Linear, LinearGroup, LinearSpec, Runner,
-    RunnerTap, Scratch, Streamed, blocks, head_spec, head_weight, table_rows,
+    RunnerTap, Scratch, Streamed, blocks, head_spec, head_weight,
 };
-use crate::ops::Tensor;
+use crate::ops::{DenseMatrix, Tensor};
+use crate::{Error, Result};
 
 /// A model and the transform of its tensors.
 pub struct Source<'a> {
@@ -129,8 +130,15 @@ impl<'a> Source<'a> {
             let site = Site { block: spec, input: group.input, linear };
             let bias: Option<Vec<f32>> = self.bias_of(site)?.map(|bias| bias.view().to_f32()).transpose()?;
             let weight = self.weight_of(site)?;
-            let (device, view) = (self.device(), weight.view());
-            Linear::dense(device, &view, linear.n, linear.k, bias.as_deref()).map(Arc::new)
+            let view = weight.view();
+            let row_bytes = view.bytes.len() / linear.n;
+            let rows = |range: Range<usize>| {
+                let bytes = &view.bytes[range.start * row_bytes..range.end * row_bytes];
+                TensorView { bytes, ..view }.to_f16()
+            };
+            let LinearSpec { name, n, k, .. } = linear;
+            let matrix = DenseMatrix::upload(self.device(), name, *n, *k, rows, bias.as_deref())?;
+            Ok(Arc::new(Linear::Dense(matrix)))
         };
         let groups = spec.groups.iter().map(|group| {
             let linears = group.linears.iter().map(|one| linear(group, one)).collect::<Result<_>>()?;
@@ -199,4 +207,20 @@ impl<'a> Source<'a> {
         view.expect_shape(shape)?;
         Ok(view)
     }
+}
+
+/// The rows of a table [vocabulary, hidden] for `tokens`, as they are stored: [tokens, hidden].
+fn table_rows(table: &TensorView<'_>, tokens: &[u32]) -> Result<Vec<u8>> {
+    let vocabulary = table.shape[0];
+    let row_bytes = table.bytes.len() / vocabulary;
+    let mut rows = Vec::with_capacity(tokens.len() * row_bytes);
+    for &token in tokens {
+        let token = token as usize;
+        if token >= vocabulary {
+            let message = format!("token id {token} where the vocabulary has {vocabulary}");
+            return Err(Error::argument("tokens", message));
+        }
+        rows.extend_from_slice(&table.bytes[token * row_bytes..(token + 1) * row_bytes]);
+    }
+    Ok(rows)
 }

@@ -6,10 +6,12 @@
 //! the caller's duty: a wrong one panics, as an index out of range does.
 
 pub mod attention;
+pub mod attention_decode;
 pub mod cache_write;
 pub mod dequantize;
 pub mod dot;
 pub mod embed;
+pub mod fixed;
 pub mod gptq;
 pub mod llama;
 pub mod matmul;
@@ -17,7 +19,9 @@ pub mod matmul_tn;
 pub mod pack;
 pub mod permute;
 pub mod quant_matmul;
+pub mod read_bandwidth;
 pub mod real;
+pub mod reorder;
 pub mod rms_norm;
 pub mod rope;
 pub mod scale_search;

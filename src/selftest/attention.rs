@@ -4,13 +4,14 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::case::boxed;
-use super::compare::{ROUNDOFF, ULP};
+use super::softmax::{Seen, gather, weights};
 use super::{Case, Comparison, Fault, Random, Shapes, poisoned, run_list};
+use crate::Result;
 use crate::gpu::Device;
 use crate::ops::Tensor;
 use crate::ops::attention::{attention, splits};
 use crate::ops::cache::{CachePrecision, PAGE, PagedCache, RowState};
-use crate::{Result, reference};
+use crate::reference::cache_write::Geometry;
 
 /// One query row.
 #[derive(Clone, Copy, Debug)]
@@ -112,77 +113,10 @@ impl Attention {
         splits(self.rows.len(), self.pages_per_slot * PAGE).0
     }
 
-    /// Keys or values of a slot, `[kv_heads][position + 1][dim]`, out of the cache.
-    fn gather(&self, cache: &[f32], pages: &[u32], slot: usize, position: usize) -> Vec<f32> {
-        let mut gathered = Vec::with_capacity(self.kv_heads * (position + 1) * self.dim);
-        for head in 0..self.kv_heads {
-            for at in 0..=position {
-                let page = pages[slot * self.pages_per_slot + at / PAGE] as usize;
-                let from = ((page * self.kv_heads + head) * PAGE + at % PAGE) * self.dim;
-                gathered.extend_from_slice(&cache[from..from + self.dim]);
-            }
-        }
-        gathered
+    fn geometry(&self) -> Geometry {
+        let &Self { pages_per_slot, kv_heads, dim, .. } = self;
+        Geometry { page: PAGE, kv_heads, dim, pages_per_slot }
     }
-
-    /// Expected values and bounds of a row, [heads, dim].
-    fn expected(&self, q: &[f32], keys: &[f32], values: &[f32], position: usize) -> Vec<(f64, f64)> {
-        let &Self { heads, kv_heads, dim, window, .. } = self;
-        let wanted = reference::attention::attention(q, keys, values, heads, kv_heads, position, window);
-        let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let mut result = Vec::with_capacity(wanted.len());
-        for head in 0..heads {
-            let from = head / (heads / kv_heads) * (position + 1);
-            let seen = (from + first) * dim..(from + position + 1) * dim;
-            let query = &q[head * dim..(head + 1) * dim];
-            let bound = self.relative_bound(query, &keys[seen.clone()]);
-            let weights = softmax_weights(query, &keys[seen.clone()]);
-            let mut magnitudes = vec![0.0; dim];
-            for (weight, value) in weights.iter().zip(values[seen].chunks_exact(dim)) {
-                for (magnitude, value) in magnitudes.iter_mut().zip(value) {
-                    *magnitude += weight * f64::from(*value).abs();
-                }
-            }
-            for (&wanted, magnitude) in wanted[head * dim..].iter().zip(magnitudes) {
-                result.push((wanted, bound * (magnitude + wanted.abs())));
-            }
-        }
-        result
-    }
-
-    /// Bound of an output's error as a part of Σ p·|v| + |Σ p·v|: by how much the weights may be off, relatively, and
-    /// the sums.
-    fn relative_bound(&self, query: &[f32], keys: &[f32]) -> f64 {
-        let dim = self.dim;
-        let root = (dim as f64).sqrt();
-        let (mut magnitude, mut least, mut largest) = (0.0_f64, f64::INFINITY, f64::NEG_INFINITY);
-        for key in keys.chunks_exact(dim) {
-            magnitude = magnitude.max(reference::matmul::magnitude(query, key) / root);
-            let score = reference::matmul::element(query, key) / root;
-            (least, largest) = (least.min(score), largest.max(score));
-        }
-        // A score is a product, dim additions and a scaling by a rounded factor; its absolute error, and that of the
-        // difference to the largest (which is the same for all and cancels), is the exponential's relative one, to
-        // which WGSL adds 3 + 2·|x| units in the last place.
-        let range = largest - least;
-        let score = (dim as f64 + 3.0) * magnitude * ROUNDOFF + range * ROUNDOFF;
-        let weight = score + (3.0 + 2.0 * range) * ULP;
-        // Once a block of 64 positions and once a split, weights are rescaled by an exponential: over all of them
-        // the exponents add up to the range.
-        let rescalings = (keys.len() / dim).div_ceil(64) as f64 + 2.0 * self.splits() as f64;
-        let rescaled = rescalings * (3.0 * ULP + 2.0 * ROUNDOFF) + 2.0 * range * ULP;
-        // Two sums: 64 additions a block in order or 63 in any order, one a block, one a split; then the quotient.
-        let sums = 64.0 + rescalings + 2.0;
-        weight + rescaled + sums * ROUNDOFF + 2.5 * ULP
-    }
-}
-
-/// Softmax of the scores of a query over keys [positions, dim].
-fn softmax_weights(query: &[f32], keys: &[f32]) -> Vec<f64> {
-    let root = (query.len() as f64).sqrt();
-    let scores: Vec<f64> =
-        keys.chunks_exact(query.len()).map(|key| reference::matmul::element(query, key) / root).collect();
-    reference::attention::softmax(&scores)
 }
 
 impl Case for Attention {
@@ -243,8 +177,8 @@ impl Case for Attention {
         let mut uploaded = values.clone();
         if let (Fault::OneWrong, Row { slot, position: Some(position) }) = (fault, self.rows[0]) {
             let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
-            let seen = self.gather(&keys, pages, slot, position);
-            let weights = softmax_weights(&q[..dim], &seen[first * dim..(position + 1) * dim]);
+            let seen = gather(self.geometry(), &keys, pages, slot, position);
+            let weights = weights(&q[..dim], &seen[first * dim..(position + 1) * dim]);
             let most = (0..weights.len()).max_by(|&a, &b| weights[a].total_cmp(&weights[b])).unwrap_or(0);
             let page = pages[slot * pages_per_slot + (first + most) / PAGE] as usize;
             let at = (page * kv_heads * PAGE + (first + most) % PAGE) * dim;
@@ -286,11 +220,20 @@ impl Case for Attention {
                     comparison.untouched(got);
                     return comparison;
                 };
-                let seen_keys = self.gather(&keys, pages, slot, position);
-                let seen_values = self.gather(&values, pages, slot, position);
-                let expected =
-                    self.expected(&q[row * cols..(row + 1) * cols], &seen_keys, &seen_values, position);
-                for (&got, (expected, bound)) in got.iter().zip(expected) {
+                let seen = Seen {
+                    query: &q[row * cols..(row + 1) * cols],
+                    slack: &[],
+                    keys: &gather(self.geometry(), &keys, pages, slot, position),
+                    values: &gather(self.geometry(), &values, pages, slot, position),
+                    heads,
+                    kv_heads,
+                    position,
+                    window,
+                    splits: self.splits(),
+                    // 64 of a block in order, or 63 in any order.
+                    additions: 64,
+                };
+                for (&got, (expected, bound)) in got.iter().zip(seen.expected()) {
                     comparison.value(got, expected, bound);
                 }
                 comparison

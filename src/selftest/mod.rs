@@ -5,14 +5,17 @@
 //! The kernel tests run the same cases at awkward shapes. How a result is shown is the caller's affair.
 
 mod attention;
+mod attention_decode;
 mod cache_write;
 mod case;
 mod compare;
 mod dequantize;
 mod dot;
 mod embed;
+mod fused;
 mod gather_rows;
 mod group;
+mod group_gemv;
 mod host_memory;
 mod matmul;
 mod matmul_tn;
@@ -20,13 +23,18 @@ mod output;
 mod packed;
 mod permute;
 mod quant_matmul;
-mod random;
+mod read_bandwidth;
+mod reorder;
+mod residual_norm;
 mod rms_norm;
 mod rope;
+mod softmax;
 mod swiglu;
+mod swiglu_gather;
 mod weight_error;
 
 pub use attention::{Attention, Row};
+pub use attention_decode::AttentionDecode;
 pub use cache_write::CacheWrite;
 pub use case::{Case, Fault, Shapes};
 pub use compare::Comparison;
@@ -35,17 +43,23 @@ pub use dot::Dot;
 pub use embed::Embed;
 pub use gather_rows::GatherRows;
 pub use group::{Group, GroupStep};
+pub use group_gemv::GroupGemv;
 pub use matmul::Matmul;
 pub use matmul_tn::MatmulTn;
 pub use output::{POISON, poisoned, run_list};
 pub use packed::Packing;
 pub use permute::Permute;
 pub use quant_matmul::QuantMatmul;
-pub use random::Random;
+pub use read_bandwidth::ReadBandwidth;
+pub use reorder::Reorder;
+pub use residual_norm::ResidualNorm;
 pub use rms_norm::RmsNorm;
 pub use rope::Rope;
 pub use swiglu::Swiglu;
+pub use swiglu_gather::SwigluGather;
 pub use weight_error::WeightError;
+
+pub use crate::random::Random;
 
 use crate::gpu::Device;
 use crate::{Error, Result};
@@ -126,15 +140,21 @@ pub fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     all.extend(matmul::cases(shapes));
     all.extend(quant_matmul::cases(shapes));
     all.extend(dequantize::cases(shapes));
+    all.extend(reorder::cases(shapes));
     all.extend(rope::cases(shapes));
     all.extend(cache_write::cases(shapes));
     all.extend(attention::cases(shapes));
+    all.extend(attention_decode::cases(shapes));
     all.extend(swiglu::cases(shapes));
+    all.extend(group_gemv::cases(shapes));
+    all.extend(residual_norm::cases(shapes));
+    all.extend(swiglu_gather::cases(shapes));
     all.extend(matmul_tn::cases(shapes));
     all.extend(gather_rows::cases(shapes));
     all.extend(group::cases(shapes));
     all.extend(weight_error::cases(shapes));
     all.extend(dot::cases(shapes));
+    all.extend(read_bandwidth::cases(shapes));
     all
 }
 

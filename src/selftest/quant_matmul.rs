@@ -131,7 +131,7 @@ impl Case for QuantMatmul {
 }
 
 /// The packed row whose code weighs most in the first output of an activation.
-fn heaviest_row(matrix: &PackedMatrix, x: &[f32]) -> usize {
+pub(super) fn heaviest_row(matrix: &PackedMatrix, x: &[f32]) -> usize {
     let q_groups = matrix.layout.q_groups();
     let packed = view(matrix, &q_groups);
     let order = reference::permute::inverse(&matrix.q_invperm);

@@ -8,10 +8,12 @@
 mod support;
 
 mod attention;
+mod attention_decode;
 mod cache_write;
 mod dequantize;
 mod device;
 mod embed;
+mod fused;
 mod gemv;
 mod lists;
 mod matmul;
@@ -23,8 +25,11 @@ mod quant_numbers;
 mod quant_rounding;
 mod quant_scales;
 mod quant_small;
+mod read_bandwidth;
+mod reorder;
 mod rms_norm;
 mod rope;
 mod selftest;
 mod slabs;
 mod swiglu;
+mod timing;

@@ -5,6 +5,7 @@ mod support;
 
 mod exl2;
 mod streamed;
+mod synthetic;
 mod variants;
 
 use std::path::Path;

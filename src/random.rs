@@ -1,5 +1,6 @@
-//! Inputs from a counter: the value at an index depends on the seed, the stream's name and the index only, so
-//! that an oracle can make again the few rows it needs of a matrix too large to keep.
+//! Random numbers from a counter, for inputs of tests and synthetic models: the value at an index depends on the seed,
+//! the stream's name and the index only, so that an oracle can make again the few rows it needs of a matrix too large
+//! to keep. Not for sampling text, which `generate` has its own numbers for.
 
 use std::ops::Range;
 

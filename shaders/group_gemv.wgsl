@@ -1,0 +1,99 @@
+// Product of ROWS rows with all packed matrices of a group: for each slice s of K (its blocks of 32 rows, dealt out in turns)
+// Σ_k x[r, k]·w[k, n], added over the SLICES slices of a workgroup as a binary tree (+ bias in the first) and times 1 / rms of the
+// row where its norm was left to this kernel. What workgroups with other slices leave is for the consumer to add: common/partial.wgsl.
+//
+// w[k, n] = (code − 2^(bits−1))·(c² · maximum[g]) in single precision, c = scale code of group g and column n. Weights are decoded
+// once for all rows. A lane has four columns, one `vec4` load a word row, so a subgroup reads 512 bytes in one piece.
+// x: an activation [copies, rows, row words] in the form that the generated text knows; words: u32 [word_rows, columns] of each
+// slab; scales: u32 [groups, columns / 8] of each slab; maxima: f32; table: `group_table.rs`; bias: f32 [all columns] with BIAS;
+// squares: f32 [rows, parts], Σ of the squares of a row's input; out: f32 [sums, rows, all columns].
+// Grid (tiles of 128 columns, sums). Bytes: the weights once; at 2 bits, fixed point, about 1.7 instructions a weight.
+// Oracle: reference/quant_matmul.rs.
+struct Params {
+    slices: u32,  // in all, a power of two
+    x_row: u32,   // vec4 in a row of x
+    steps: u32,   // vec4 in a row before the steps and sums of fixed point
+    cols4: u32,   // columns of the group / 4
+    flags: u32,
+    parts: u32,   // 0: no norm
+    k: u32,
+    eps: f32,
+}
+var<immediate> p: Params;
+const BIAS: u32 = 1u;
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> words: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+@group(0) @binding(3) var<storage, read> maxima: array<f32>;
+@group(0) @binding(4) var<storage, read> table: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> squares: array<f32>;
+@group(0) @binding(7) var<storage, read_write> out: array<vec4<f32>>;
+
+// 128 columns of a slab: vec4 index of its first word and vec4 in a word row, the same of the scales in words, and so on.
+struct Tile { words: u32, stride: u32, scales: u32, scale_stride: u32, maxima: u32, x: u32 }
+
+// Blocks of one width; block + i is of group + (i >> shift).
+struct Run { word_row: u32, block: u32, blocks: u32, group: u32, shift: u32, offset: u32 }
+
+// Scales of a lane's four columns in a group.
+fn scales_of(t: Tile, group: u32, lane: u32) -> vec4<f32> {
+    let word = scales[t.scales + group * t.scale_stride + lane / 2u] >> (16u * (lane & 1u));
+    let nibbles = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
+    // 2^23 + nibble as a float, less 2^23 − 1: nibble + 1.
+    let code = bitcast<vec4<f32>>(nibbles | vec4<u32>(0x4b000000u)) - vec4<f32>(8388607.0);
+    return code * code * maxima[t.maxima + group];
+}
+
+#import "generated/group_gemv.wgsl"
+
+var<workgroup> slice_sums: array<vec4<f32>, 32u * SLICES>;
+
+fn inverse_rms(row: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < p.parts; i++) {
+        sum += squares[row * p.parts + i];
+    }
+    return select(1.0, 1.0 / sqrt(sum / f32(p.k) + p.eps), p.parts > 0u);
+}
+
+fn finish(row: u32, own: vec4<f32>, sums_index: u32, column: u32, live: bool, lane: vec3<u32>) {
+    slice_sums[lane.y * 32u + lane.x] = own;
+    workgroupBarrier();
+    if (lane.y == 0u && live) {
+        var total = slice_tree(lane.x) * inverse_rms(row);
+        if (sums_index == 0u && (p.flags & BIAS) != 0u) {
+            total += bias[column];
+        }
+        out[(sums_index * ROWS + row) * p.cols4 + column] = total;
+    }
+    workgroupBarrier();
+}
+
+@compute @workgroup_size(32, SLICES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
+    let a = table[3u * id.x];
+    let b = table[3u * id.x + 1u];
+    let c = table[3u * id.x + 2u];
+    let t = Tile(a.x + lane.x, a.y, a.z, a.w, b.x, c.y * ROWS * p.x_row);
+    let live = lane.x < b.w;
+    let slice = id.y * SLICES + lane.y;
+    var sums: Sums;
+    if (live) {
+        for (var i = 0u; i < b.z; i++) {
+            let d = table[b.y + 2u * i];
+            let e = table[b.y + 2u * i + 1u];
+            let run = Run(d.y, d.z, d.w, e.x, e.y, e.z);
+            switch d.x {
+                case 2u: { sums = run_2(t, run, slice, lane.x, sums); }
+                case 3u: { sums = run_3(t, run, slice, lane.x, sums); }
+                case 4u: { sums = run_4(t, run, slice, lane.x, sums); }
+                case 5u: { sums = run_5(t, run, slice, lane.x, sums); }
+                case 6u: { sums = run_6(t, run, slice, lane.x, sums); }
+                default: { sums = run_8(t, run, slice, lane.x, sums); }
+            }
+        }
+    }
+    finish_all(sums, id.y, c.x + lane.x, live, lane);
+}

@@ -1,0 +1,156 @@
+//! Text of `generated/group_gemv.wgsl`: the inner loops of `group_gemv`, one for each width, for a number of rows and a form
+//! of activations. Rows and slices are unrolled, so that sums stay in registers.
+
+use std::fmt::Write;
+
+use super::group_table::unit_blocks;
+use super::unpack::{Lanes, quad};
+use crate::gpu::Arithmetic;
+use crate::packing::{QUADS, WIDTHS};
+
+/// Declares `Sums` (a `vec4<f32>` for each row), `run_BITS(tile, run, slice, lane, sums) -> Sums` for each width,
+/// `slice_tree(lane)` and `finish_all`.
+pub(super) fn text(form: Arithmetic, rows: usize, slices: usize) -> String {
+    let mut text = String::from("struct Sums {\n");
+    for row in 0..rows {
+        let _ = writeln!(text, "    r{row}: vec4<f32>,");
+    }
+    text += "}\n";
+    for bits in WIDTHS {
+        run(&mut text, form, rows, bits);
+    }
+    let _ = writeln!(text, "fn slice_tree(lane: u32) -> vec4<f32> {{\n    return {};\n}}", tree(0, slices));
+    text += "fn finish_all(sums: Sums, index: u32, column: u32, live: bool, lane: vec3<u32>) {\n";
+    for row in 0..rows {
+        let _ = writeln!(text, "    finish({row}u, sums.r{row}, index, column, live, lane);");
+    }
+    text + "}\n"
+}
+
+/// The slices `first .. first + count` added as a binary tree.
+fn tree(first: usize, count: usize) -> String {
+    if count == 1 {
+        return format!("slice_sums[{}u + lane]", 32 * first);
+    }
+    format!("({} + {})", tree(first, count / 2), tree(first + count / 2, count / 2))
+}
+
+/// The loop over a slice's units of a run. All words of a unit are asked for before the first is used.
+fn run(text: &mut String, form: Arithmetic, rows: usize, bits: u32) {
+    let unit = unit_blocks(bits);
+    let _ = writeln!(
+        text,
+        "fn run_{bits}(t: Tile, r: Run, slice: u32, lane: u32, before: Sums) -> Sums {{\n    var sums = before;\n    \
+         for (var u = (slice - r.offset) & (p.slices - 1u); u * {unit}u < r.blocks; u += p.slices) {{"
+    );
+    for block in 0..unit {
+        // Past the end the last block is taken again, with a scale of zero.
+        let _ = writeln!(text, "        let i{block} = min(u * {unit}u + {block}u, r.blocks - 1u);");
+        let _ =
+            writeln!(text, "        let at{block} = t.words + (r.word_row + i{block} * {bits}u) * t.stride;");
+        for word in 0..bits {
+            let _ = writeln!(text, "        let b{block}w{word} = words[at{block} + {word}u * t.stride];");
+        }
+    }
+    for block in 0..unit {
+        let _ = writeln!(
+            text,
+            "        {{\n            let s = scales_of(t, r.group + (i{block} >> r.shift), lane);"
+        );
+        if block > 0 {
+            let _ = writeln!(
+                text,
+                "            let live = u * {unit}u + {block}u < r.blocks;\n            let scale = select(vec4<f32>(0.0), s, live);"
+            );
+        } else {
+            text.push_str("            let scale = s;\n");
+        }
+        let _ = writeln!(text, "            let b = r.block + i{block};");
+        for word in 0..bits {
+            let _ = writeln!(text, "            let w{word} = b{block}w{word};");
+        }
+        match form {
+            Arithmetic::Single => single(text, rows, bits),
+            Arithmetic::Fixed => fixed(text, rows, bits),
+        }
+        text.push_str("        }\n");
+    }
+    text.push_str("    }\n    return sums;\n}\n");
+}
+
+/// One block in single precision.
+fn single(text: &mut String, rows: usize, bits: u32) {
+    let zero = 1_u32 << (bits - 1);
+    for row in 0..rows {
+        let _ = writeln!(text, "            var d{row} = vec4<f32>(0.0);");
+    }
+    for q in 0..QUADS {
+        let _ = writeln!(text, "            let q{q} = {};", quad(bits, q, Lanes::Four));
+        for (index, column) in ["x", "y", "z", "w"].into_iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "            let c{q}{index} = vec4<f32>(unpack4xU8(q{q}.{column})) - vec4<f32>({zero}.0);"
+            );
+        }
+        for row in 0..rows {
+            let _ = writeln!(
+                text,
+                "            let x{q}r{row} = bitcast<vec4<f32>>(x[t.x + {row}u * p.x_row + 8u * b + {q}u]);\n            \
+                 d{row} += vec4<f32>(dot(c{q}0, x{q}r{row}), dot(c{q}1, x{q}r{row}), dot(c{q}2, x{q}r{row}), dot(c{q}3, x{q}r{row}));"
+            );
+        }
+    }
+    for row in 0..rows {
+        let _ = writeln!(text, "            sums.r{row} += d{row} * scale;");
+    }
+}
+
+/// One block in fixed point: exact sums of high and low bytes, one conversion at the end. Codes of eight bits become signed
+/// bytes; narrower ones stay unsigned, and the sums begin at −2^(bits−1) times the sum of the block's integers.
+fn fixed(text: &mut String, rows: usize, bits: u32) {
+    let zero = if bits == 8 { 0 } else { 1_u32 << (bits - 1) };
+    for row in 0..rows {
+        let _ = writeln!(
+            text,
+            "            let at{row} = t.x + {row}u * p.x_row;\n            \
+             let e{row} = x[at{row} + p.steps + b / 2u];\n            \
+             let odd{row} = (b & 1u) == 1u;\n            \
+             let step{row} = bitcast<f32>(select(e{row}.x, e{row}.z, odd{row}));\n            \
+             let sum{row} = bitcast<i32>(select(e{row}.y, e{row}.w, odd{row}));\n            \
+             var high{row} = vec4<i32>(0);\n            \
+             var low{row} = vec4<i32>(-{zero} * sum{row});"
+        );
+    }
+    for half in 0..QUADS / 4 {
+        for row in 0..rows {
+            let _ = writeln!(
+                text,
+                "            let h{half}r{row} = x[at{row} + 4u * b + {half}u];\n            \
+                 let l{half}r{row} = x[at{row} + 4u * b + {}u];",
+                2 + half
+            );
+        }
+        for (index, part) in ["x", "y", "z", "w"].into_iter().enumerate() {
+            let q = 4 * half + index as u32;
+            let expression = quad(bits, q, Lanes::Four);
+            let signed =
+                if bits == 8 { format!("({expression}) ^ vec4<u32>(0x80808080u)") } else { expression };
+            let _ = writeln!(text, "            let q{q} = {signed};");
+            for row in 0..rows {
+                for (name, source) in [("high", "h"), ("low", "l")] {
+                    let dots: Vec<String> = ["x", "y", "z", "w"]
+                        .iter()
+                        .map(|column| format!("dot4I8Packed(q{q}.{column}, {source}{half}r{row}.{part})"))
+                        .collect();
+                    let _ = writeln!(text, "            {name}{row} += vec4<i32>({});", dots.join(", "));
+                }
+            }
+        }
+    }
+    for row in 0..rows {
+        let _ = writeln!(
+            text,
+            "            sums.r{row} += vec4<f32>((high{row} << vec4<u32>(8u)) + low{row}) * (step{row} * scale);"
+        );
+    }
+}

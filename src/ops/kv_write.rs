@@ -1,0 +1,61 @@
+//! Keys and values from a product's partial sums into the paged cache; see `shaders/kv_write.wgsl`.
+
+use super::ELEMENTWISE;
+use super::attention_decode::{Decode, Projections};
+use super::cache::{CachePrecision, PAGE};
+use crate::Result;
+use crate::gpu::{CommandList, Variant, flat_grid};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    columns: u32,
+    key: u32,
+    value: u32,
+    kv_heads: u32,
+    pages_per_slot: u32,
+}
+
+pub(super) fn variant(dim: usize, sums: usize, precision: CachePrecision) -> Variant {
+    let variant = Variant::new("kv_write")
+        .constant("WG", ELEMENTWISE)
+        .constant("PAGE", PAGE as u32)
+        .constant("DIM", dim as u32)
+        .constant("SUMS", sums as u32);
+    match precision {
+        CachePrecision::Half => variant,
+        CachePrecision::Single => variant.import("common/store_half.wgsl", "common/store_single.wgsl"),
+    }
+}
+
+/// Sums, rotates (keys) and stores the keys and values of the rows in use at their slots and positions.
+///
+/// # Errors
+/// As [`super::attention_decode::attention_decode`].
+pub fn kv_write(list: &mut CommandList, decode: &Decode<'_>, from: &Projections<'_>) -> Result<()> {
+    decode.check("kv_write")?;
+    from.check("kv_write", decode)?;
+    let &Decode { rows, cache, state, .. } = decode;
+    let kernel = list.device().kernel(&variant(cache.dim, from.left.sums, cache.precision))?;
+    let lanes = rows * cache.kv_heads * cache.dim / 8;
+    let grid = flat_grid(list.device(), lanes.div_ceil(ELEMENTWISE as usize) as u64);
+    let params = Params {
+        rows: rows as u32,
+        columns: from.left.columns as u32 / 4,
+        key: from.key as u32 / 4,
+        value: from.value as u32 / 4,
+        kv_heads: cache.kv_heads as u32,
+        pages_per_slot: cache.pages_per_slot as u32,
+    };
+    let buffers = [
+        from.left.partial.buffer(),
+        from.rope.buffer(),
+        &state.positions,
+        &state.slots,
+        &cache.pages,
+        &cache.keys,
+        &cache.values,
+    ];
+    list.dispatch(&kernel, &buffers, &params, grid)
+}

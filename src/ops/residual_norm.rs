@@ -1,0 +1,119 @@
+//! From one product to the next through the residual stream; see `shaders/residual_norm.wgsl`.
+
+use super::activation::{Activation, Partial};
+use super::{ELEMENTWISE, QuantGroup, Tensor, with_reduce};
+use crate::gpu::{Arithmetic, Buffer, Capabilities, CommandList, Device, Variant};
+use crate::{Error, Result};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    cols: u32,
+    columns: u32,
+    sums: u32,
+}
+
+fn variant(form: Arithmetic, capabilities: &Capabilities) -> Variant {
+    form.put(with_reduce(Variant::new("residual_norm").constant("WG", ELEMENTWISE), capabilities))
+}
+
+pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
+    Arithmetic::ALL.map(|form| variant(form, capabilities)).into()
+}
+
+/// The half of a norm that a product does after it: sums of squares of its rows, by workgroup.
+pub struct RowNorm {
+    squares: Buffer,
+    eps: f32,
+}
+
+impl RowNorm {
+    /// Room for `rows` rows of `cols` values.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    pub fn new(device: &Device, rows: usize, cols: usize, eps: f32) -> Result<Self> {
+        let parts = cols.div_ceil(4 * ELEMENTWISE as usize);
+        Ok(Self { squares: device.alloc("squares", 4 * (rows * parts) as u64)?, eps })
+    }
+
+    /// Parts of a row of `cols` values.
+    pub fn parts(&self, cols: usize) -> usize {
+        cols.div_ceil(4 * ELEMENTWISE as usize)
+    }
+
+    /// What is added to the mean of squares.
+    pub(super) fn eps(&self) -> f32 {
+        self.eps
+    }
+
+    /// f32 [rows, parts].
+    pub fn squares(&self) -> &Buffer {
+        &self.squares
+    }
+
+    pub(super) fn expect(&self, operation: &str, rows: usize, cols: usize) -> Result<()> {
+        let needed = 4 * (rows * self.parts(cols)) as u64;
+        if self.squares.bytes() < needed {
+            let message = format!("squares of {} bytes for {needed}", self.squares.bytes());
+            return Err(Error::shape(operation, message));
+        }
+        Ok(())
+    }
+}
+
+/// What the last product left: its sums, their number (0: nothing) and the columns of a row.
+#[derive(Clone, Copy)]
+pub struct Left<'a> {
+    /// The sums.
+    pub partial: &'a Partial,
+    /// How many are to be added.
+    pub sums: usize,
+    /// Columns of the product, padding included.
+    pub columns: usize,
+}
+
+/// next = hidden + what `left` tells; x = next · weight for `group`, in its orders; the squares of next to `norm`.
+/// hidden, next: [rows, k]; weight [1, k].
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].
+#[expect(clippy::too_many_arguments, reason = "each is an operand; a struct would only rename them")]
+pub fn residual_norm(
+    list: &mut CommandList,
+    hidden: &Tensor,
+    left: Left<'_>,
+    weight: &Tensor,
+    next: &Tensor,
+    group: &QuantGroup,
+    norm: &RowNorm,
+    x: &Activation,
+    rows: usize,
+) -> Result<()> {
+    let cols = group.k();
+    hidden.expect("residual_norm", rows, cols)?;
+    next.expect("residual_norm", rows, cols)?;
+    weight.expect("residual_norm", 1, cols)?;
+    x.expect("residual_norm", group, rows)?;
+    norm.expect("residual_norm", rows, cols)?;
+    let needed = 4 * (left.sums * rows * left.columns) as u64;
+    if left.partial.buffer().bytes() < needed || left.sums > 0 && left.columns < cols {
+        let message = format!("{} parts of {} columns for {cols}", left.sums, left.columns);
+        return Err(Error::shape("residual_norm", message));
+    }
+    let kernel = list.device().kernel(&variant(x.form(), list.device().capabilities()))?;
+    let params =
+        Params { rows: rows as u32, cols: cols as u32, columns: left.columns as u32, sums: left.sums as u32 };
+    let buffers = [
+        hidden.buffer(),
+        left.partial.buffer(),
+        weight.buffer(),
+        group.orders(),
+        next.buffer(),
+        norm.squares(),
+        x.buffer(),
+    ];
+    let grid = [norm.parts(cols) as u32, rows as u32, group.copies() as u32];
+    list.dispatch(&kernel, &buffers, &params, grid)
+}
