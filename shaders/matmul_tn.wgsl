@@ -10,19 +10,7 @@
 const TILE_ROWS: u32 = 16u;
 const TILE_COLUMNS: u32 = 128u;
 
-struct Params {
-    rows: u32, m: u32, n: u32, flags: u32,
-    a_first: u32, a_pitch: u32, b_first: u32, b_pitch: u32, c_first: u32, c_pitch: u32,
-    w_first: u32, offset: i32, alpha: f32, beta: f32,
-}
-var<immediate> p: Params;
-const WEIGHTED: u32 = 1u;
-const UPPER: u32 = 2u;
-
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> weights: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
+#import "common/product_tn.wgsl"
 
 @compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -74,17 +62,4 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     store(i0 + 4u, j, c4); store(i0 + 5u, j, c5); store(i0 + 6u, j, c6); store(i0 + 7u, j, c7);
     store(i0 + 8u, j, c8); store(i0 + 9u, j, c9); store(i0 + 10u, j, c10); store(i0 + 11u, j, c11);
     store(i0 + 12u, j, c12); store(i0 + 13u, j, c13); store(i0 + 14u, j, c14); store(i0 + 15u, j, c15);
-}
-
-// Four outputs from row i and column 4j on.
-fn store(i: u32, j: u32, sums: vec4<f32>) {
-    if (i >= p.m || j >= p.n / 4u) {
-        return;
-    }
-    let at = p.c_first + i * p.c_pitch + j;
-    var total = p.alpha * sums;
-    if (p.beta != 0.0) {
-        total += p.beta * c[at];
-    }
-    c[at] = total;
 }

@@ -4,19 +4,7 @@
 // Oracle: reference/matmul_tn.rs.
 const TILE: u32 = 32u;
 
-struct Params {
-    rows: u32, m: u32, n: u32, flags: u32,
-    a_first: u32, a_pitch: u32, b_first: u32, b_pitch: u32, c_first: u32, c_pitch: u32,
-    w_first: u32, offset: i32, alpha: f32, beta: f32,
-}
-var<immediate> p: Params;
-const WEIGHTED: u32 = 1u;
-const UPPER: u32 = 2u;
-
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> weights: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
+#import "common/product_tn.wgsl"
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -68,17 +56,4 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     store(i0 + 20u, j, c20); store(i0 + 21u, j, c21); store(i0 + 22u, j, c22); store(i0 + 23u, j, c23);
     store(i0 + 24u, j, c24); store(i0 + 25u, j, c25); store(i0 + 26u, j, c26); store(i0 + 27u, j, c27);
     store(i0 + 28u, j, c28); store(i0 + 29u, j, c29); store(i0 + 30u, j, c30); store(i0 + 31u, j, c31);
-}
-
-// Four outputs from row i and column 4j on.
-fn store(i: u32, j: u32, sums: vec4<f32>) {
-    if (i >= p.m || j >= p.n / 4u) {
-        return;
-    }
-    let at = p.c_first + i * p.c_pitch + j;
-    var total = p.alpha * sums;
-    if (p.beta != 0.0) {
-        total += p.beta * c[at];
-    }
-    c[at] = total;
 }

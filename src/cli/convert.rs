@@ -123,7 +123,7 @@ fn parse_count(text: &str) -> Result<usize, String> {
 }
 
 /// What a finished conversion has to say.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ConvertReport {
     /// Where the model, or with `--output-measurement` the measurement, was written.
     pub(crate) output: PathBuf,
@@ -133,14 +133,24 @@ pub(crate) struct ConvertReport {
     pub(crate) bits_per_weight: Option<f64>,
     /// The same for the head.
     pub(crate) head_bits_per_weight: Option<f64>,
-    /// Bytes of the written tensors.
+    /// Bytes of the decoder's linears.
+    pub(crate) decoder_bytes: Option<u64>,
+    /// Bytes of the head.
+    pub(crate) head_bytes: Option<u64>,
+    /// Bytes of the embedding table.
+    pub(crate) embedding_bytes: Option<u64>,
+    /// Bytes of all norms.
+    pub(crate) norm_bytes: Option<u64>,
+    /// Bytes of all biases.
+    pub(crate) bias_bytes: Option<u64>,
+    /// Bytes of all these together.
     pub(crate) total_bytes: Option<u64>,
     /// Wall-clock time of this run.
     pub(crate) seconds: f64,
     /// Most bytes held in device buffers at once.
     pub(crate) peak_device_bytes: u64,
-    /// Most bytes of host memory in use at once.
-    pub(crate) peak_host_bytes: u64,
+    /// Most bytes of host memory in use at once, where the system tells.
+    pub(crate) peak_host_bytes: Option<u64>,
 }
 
 impl std::fmt::Display for ConvertReport {
@@ -155,9 +165,21 @@ impl std::fmt::Display for ConvertReport {
         if let Some(bytes) = self.total_bytes {
             writeln!(f, "size         {}", units::bytes(bytes))?;
         }
+        let parts = [
+            ("decoder", self.decoder_bytes),
+            ("head", self.head_bytes),
+            ("embedding", self.embedding_bytes),
+            ("norms", self.norm_bytes),
+            ("biases", self.bias_bytes),
+        ];
+        for (name, bytes) in parts {
+            if let Some(bytes) = bytes {
+                writeln!(f, "  {name:<10} {}", units::bytes(bytes))?;
+            }
+        }
         writeln!(f, "time         {}", units::seconds(self.seconds))?;
-        let (device, host) = (units::bytes(self.peak_device_bytes), units::bytes(self.peak_host_bytes));
-        writeln!(f, "peak memory  device {device}, host {host}")
+        let host = self.peak_host_bytes.map_or("unknown".to_owned(), units::bytes);
+        writeln!(f, "peak memory  device {}, host {host}", units::bytes(self.peak_device_bytes))
     }
 }
 
@@ -223,26 +245,42 @@ mod tests {
             target_bits_per_weight: Some(3.0),
             bits_per_weight: Some(2.99871),
             head_bits_per_weight: Some(6.48),
+            decoder_bytes: Some(90_000_000),
+            head_bytes: Some(20_000_000),
+            embedding_bytes: Some(13_000_000),
+            norm_bytes: Some(100_000),
+            bias_bytes: Some(0),
             total_bytes: Some(123_100_000),
             seconds: 754.2,
             peak_device_bytes: 1 << 30,
-            peak_host_bytes: 3 << 29,
+            peak_host_bytes: Some(3 << 29),
         };
         assert_snapshot!(report.to_string(), @r"
         written      out
         bits         2.9987 per weight of the decoder, 3 asked for
         head         6.4800 bits per weight
         size         117.4 MiB
+          decoder    85.8 MiB
+          head       19.1 MiB
+          embedding  12.4 MiB
+          norms      97.7 KiB
+          biases     0 B
         time         12 min 34 s
         peak memory  device 1.0 GiB, host 1.5 GiB
         ");
-        (report.target_bits_per_weight, report.bits_per_weight) = (None, None);
-        (report.head_bits_per_weight, report.total_bytes) = (None, None);
-        report.output = "measurement.json".into();
+        report = ConvertReport {
+            output: "measurement.json".into(),
+            seconds: report.seconds,
+            peak_device_bytes: report.peak_device_bytes,
+            ..ConvertReport::default()
+        };
         assert_snapshot!(report.to_string(), @r"
         written      measurement.json
         time         12 min 34 s
-        peak memory  device 1.0 GiB, host 1.5 GiB
+        peak memory  device 1.0 GiB, host unknown
         ");
+        let json: serde_json::Value =
+            serde_json::from_str(&crate::cli::output::json(&report).unwrap()).unwrap();
+        assert!(json["peak_host_bytes"].is_null() && json["embedding_bytes"].is_null());
     }
 }

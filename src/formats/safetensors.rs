@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::header;
 pub use super::tensor::{Dtype, TensorView};
-pub use super::writer::ShardWriter;
+pub use super::writer::{JOURNAL, ShardWriter};
 use crate::error::{Error, Result};
 
 /// One mapped file.

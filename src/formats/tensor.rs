@@ -8,11 +8,12 @@ use std::path::Path;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::tensor::Dtype as FileDtype;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// Element types that can be read and written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dtype {
     /// IEEE half precision.
     F16,

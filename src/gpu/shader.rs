@@ -39,6 +39,7 @@ const FILES: &[(&str, &str)] = embed![
     "common/peak.wgsl",
     "common/philox.wgsl",
     "common/product.wgsl",
+    "common/product_tn.wgsl",
     "common/put_fixed.wgsl",
     "common/put_single.wgsl",
     "common/reduce.wgsl",

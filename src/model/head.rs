@@ -17,8 +17,8 @@ use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::sample::{Logits, MOST_ROWS};
 
-/// Name of the last norm in the files.
-const NORM: &str = "model.norm";
+/// Name of the last norm in the files, without `.weight`.
+pub const LAST_NORM: &str = "model.norm";
 
 /// Bytes of logits at a time.
 const SLICE_BYTES: usize = 32 << 20;
@@ -90,7 +90,7 @@ impl Head {
         let hidden = config.hidden_size;
         let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(MOST_ROWS, 256);
         Ok(Self {
-            norm: load_norm(device, source, NORM, hidden)?,
+            norm: load_norm(device, source, LAST_NORM, hidden)?,
             group,
             input: Tensor::zeros(device, "head input", rows, hidden)?,
             normed: Tensor::zeros(device, "head normed", rows, hidden)?,

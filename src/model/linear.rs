@@ -113,10 +113,11 @@ pub(super) fn load_dense(
     DenseMatrix::upload(device, name, n, k, |range| source.rows(name, shape, range), bias)
 }
 
-/// Linears that share an input.
+/// Linears that share an input; a copy shares them.
+#[derive(Clone)]
 pub struct LinearGroup {
     linears: Vec<Arc<Linear>>,
-    together: Option<QuantGroup>,
+    together: Option<Arc<QuantGroup>>,
 }
 
 impl LinearGroup {
@@ -143,12 +144,12 @@ impl LinearGroup {
         let label = specs.first().map_or("", |spec| &spec.name);
         let (together, matrices) = QuantGroup::upload(device, label, &members)?;
         let linears = matrices.into_iter().map(|matrix| Arc::new(Linear::Packed(matrix))).collect();
-        Ok(Self { linears, together: Some(together) })
+        Ok(Self { linears, together: Some(Arc::new(together)) })
     }
 
     /// All linears as operands of one product, where they are packed and were loaded as a group.
     pub fn together(&self) -> Option<&QuantGroup> {
-        self.together.as_ref()
+        self.together.as_deref()
     }
 
     /// The linears.

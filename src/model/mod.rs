@@ -26,7 +26,7 @@ pub use block::{BlockKind, BlockSpec, GroupSpec, LinearSpec, Role, blocks, head_
 pub use cache::{Cache, CacheSize};
 pub use decode::{Decode, DecodeModel};
 pub use embedding::{EMBEDDING_TABLE, Embedding, Placement};
-pub use head::{Head, head_weight};
+pub use head::{Head, LAST_NORM, head_weight};
 pub use linear::{Linear, LinearGroup};
 pub use llama::{DecodeRow, Llama, LoadOptions, MOST_IN_FLIGHT, MemoryByPart, TokenProfile};
 pub use pass::{Pass, Tap};

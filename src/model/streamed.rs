@@ -93,7 +93,19 @@ impl Streamed {
     /// Something that runs windows through a block; `tap` sees each group's input and the rows of it that are in use,
     /// once for each number of rows that occurs, and what it records is run with every window.
     pub fn runner<'a>(&'a self, block: &'a Block, tap: RunnerTap<'a>) -> Runner<'a> {
-        Runner { model: self, block, tap, lists: HashMap::new() }
+        Runner { model: self, block, tap, slot: 0, lists: HashMap::new() }
+    }
+
+    /// Makes room for windows in this many slots, where runners may be in the midst of one each; there is one at first.
+    ///
+    /// # Errors
+    /// As [`Cache::new`].
+    pub fn make_room(&mut self, slots: usize) -> Result<()> {
+        if slots > self.cache.size().slots {
+            let size = CacheSize { slots, ..self.cache.size() };
+            self.cache = Cache::new(&self.device, &self.config, 1, size, CachePrecision::Half)?;
+        }
+        Ok(())
     }
 
     /// Logits [rows, vocabulary] of rows of hidden states, handed to `sink` slice by slice.
@@ -139,32 +151,45 @@ pub struct Runner<'a> {
     model: &'a Streamed,
     block: &'a Block,
     tap: RunnerTap<'a>,
+    slot: u32,
     lists: HashMap<usize, CommandList>,
 }
 
 impl Runner<'_> {
+    /// The same in another slot; see [`Streamed::make_room`].
+    #[must_use]
+    pub fn in_slot(self, slot: u32) -> Self {
+        Self { slot, ..self }
+    }
+
     /// Runs one window (positions 0 ..) through the block, replacing `hidden` [tokens, hidden].
     ///
     /// # Errors
     /// As the device and the tap report.
     pub fn run(&mut self, hidden: &mut [f32]) -> Result<()> {
+        let rows = self.model.scratch.rows();
+        let chunks = hidden.chunks_mut(rows * self.model.config.hidden_size);
+        chunks.enumerate().try_for_each(|(index, chunk)| self.pass(index * rows, chunk))
+    }
+
+    /// Runs tokens of a window from position `first` on, after those before them: at most as many as a pass has rows.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn pass(&mut self, first: usize, hidden: &mut [f32]) -> Result<()> {
         let Streamed { config, cache, scratch, batch, .. } = self.model;
-        let cols = config.hidden_size;
-        for (index, chunk) in hidden.chunks_mut(scratch.rows() * cols).enumerate() {
-            let first = (index * scratch.rows()) as u32;
-            let rows = chunk.len() / cols;
-            let state: Vec<Row> =
-                (0..rows as u32).map(|row| Row { token: 0, slot: 0, position: first + row }).collect();
-            batch.set(&state, rows.next_power_of_two(), config.vocab_size, 1, cache.size().context)?;
-            scratch.hidden().write(chunk)?;
-            if !self.lists.contains_key(&rows) {
-                let list = self.prepare(rows)?;
-                self.lists.insert(rows, list);
-            }
-            self.lists[&rows].run()?;
-            scratch.hidden().read_into(chunk)?;
+        let rows = hidden.len() / config.hidden_size;
+        let row = |at: usize| Row { token: 0, slot: self.slot, position: (first + at) as u32 };
+        let state: Vec<Row> = (0..rows).map(row).collect();
+        let CacheSize { slots, context } = cache.size();
+        batch.set(&state, rows.next_power_of_two(), config.vocab_size, slots, context)?;
+        scratch.hidden().write(hidden)?;
+        if !self.lists.contains_key(&rows) {
+            let list = self.prepare(rows)?;
+            self.lists.insert(rows, list);
         }
-        Ok(())
+        self.lists[&rows].run()?;
+        scratch.hidden().read_into(hidden)
     }
 
     fn prepare(&mut self, rows: usize) -> Result<CommandList> {

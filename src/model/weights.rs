@@ -9,7 +9,8 @@ use crate::Result;
 use crate::gpu::Device;
 use crate::ops::Tensor;
 
-/// Norm and linears of a block.
+/// Norm and linears of a block; a copy shares them.
+#[derive(Clone)]
 pub struct Block {
     spec: BlockSpec,
     norm: Tensor,
@@ -25,7 +26,12 @@ impl Block {
         let norm = load_norm(device, source, &spec.norm, hidden)?;
         let load = |group: &GroupSpec| LinearGroup::load(device, source, &group.linears);
         let groups = spec.groups.iter().map(load).collect::<Result<_>>()?;
-        Ok(Self { spec: spec.clone(), norm, groups })
+        Ok(Self::new(spec.clone(), norm, groups))
+    }
+
+    /// A block of parts: `norm` is [1, hidden], and the groups are those of `spec`.
+    pub fn new(spec: BlockSpec, norm: Tensor, groups: Vec<LinearGroup>) -> Self {
+        Self { spec, norm, groups }
     }
 
     /// What it is.

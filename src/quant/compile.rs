@@ -1,126 +1,128 @@
 //! Stage 5: the stored blocks, the head and the float tensors become a model directory, complete or absent.
+//!
+//! It is written a step at a time: the embedding and the last norm, then each block, then the head. A run that is killed is
+//! taken up after the last step that is on disk.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::atomic::{sync_parent, write_atomic};
-use super::fingerprint::file_digest;
+use super::conversion::Conversion;
+use super::output::{Claim, directory_digest};
 use super::quantize::PackedBlock;
-use crate::formats::config::LlamaConfig;
-use crate::formats::exl2::{read_packed, write_packed};
-use crate::formats::safetensors::{Checkpoint, Dtype, ShardWriter};
-use crate::model::{BlockSpec, EMBEDDING_TABLE, blocks, head_spec};
+use super::recount::{Recount, recount};
+use super::report::Reporter;
+use super::source::Source;
+use super::transform::Floats;
+use crate::formats::atomic::write_atomic;
+use crate::formats::exl2::write_packed;
+use crate::formats::safetensors::{Dtype, JOURNAL, ShardWriter};
+use crate::model::BlockSpec;
 use crate::{Error, Result};
 
-/// What the signature in config.json tells of the conversion.
-pub struct Signature {
-    /// Bits per weight that were asked for.
-    pub bits: f64,
-    /// Bits of the head.
-    pub head_bits: u32,
-    /// Calibration rows and their length.
-    pub calibration: (usize, usize),
-    /// Name of the calibration file.
-    pub dataset: String,
-}
-
-/// Bits of a written model, counted from its files.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Recount {
-    /// All stored bits of the decoder's linears, without biases, over their weights.
-    pub bits_per_weight: f64,
-    /// The same for the head.
-    pub head_bits_per_weight: f64,
-    /// Bytes of all tensors.
-    pub total_bytes: u64,
-}
-
-/// Writes a model directory aside and gives it its final name when it is complete.
-pub struct Output {
-    partial: PathBuf,
-    directory: PathBuf,
-    writer: ShardWriter,
-}
-
-impl Output {
-    /// Starts a directory. What an earlier, killed run left aside is deleted.
-    ///
-    /// # Errors
-    /// As [`make_free`] and the system report.
-    pub fn create(directory: &Path, shard_bytes: u64) -> Result<Self> {
-        make_free(directory)?;
-        let partial = partial_path(directory);
-        if partial.exists() {
-            fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
+/// Writes a model directory aside: all but its name is there then. `stored` gives the packed linears of a block, the
+/// head's being those of the block after the last.
+///
+/// # Errors
+/// As the files report; [`Error::Shape`] when a linear is missing.
+pub fn compile(
+    conversion: &Conversion,
+    source: &Source<'_>,
+    claim: Claim,
+    stored: &dyn Fn(usize) -> Result<PackedBlock>,
+    reporter: &mut dyn Reporter,
+) -> Result<Sealed> {
+    let (mut writer, done) = open(&claim, conversion.shard_bytes)?;
+    let specs = source.blocks();
+    let steps = specs.len() + 2;
+    reporter.progress("Writing", done, steps);
+    for step in done..steps {
+        match step {
+            0 => {
+                write_float(&mut writer, &source.embedding()?)?;
+                write_float(&mut writer, &source.last_norm()?)?;
+            }
+            _ => {
+                let packed = stored(step - 1)?;
+                match specs.get(step - 1) {
+                    Some(spec) => write_block(&mut writer, source, spec, &packed)?,
+                    None => {
+                        packed.iter().try_for_each(|(name, head)| write_packed(&mut writer, name, head))?
+                    }
+                }
+            }
         }
-        fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
-        let writer = ShardWriter::create(&partial, shard_bytes)?;
-        Ok(Self { partial, directory: directory.to_path_buf(), writer })
+        writer.keep(step + 1)?;
+        reporter.progress("Writing", step + 1, steps);
     }
+    writer.finish()?;
+    copy_small_files(&conversion.model, &claim.partial())?;
+    write_config(conversion, source, &claim.partial())?;
+    Sealed::of(claim)
+}
 
-    /// Adds the embedding table and the last norm, as halves.
-    ///
-    /// # Errors
-    /// As the files report.
-    pub fn write_model_tensors(&mut self, source: &Checkpoint) -> Result<()> {
-        self.write_float(source, EMBEDDING_TABLE)?;
-        self.write_float(source, "model.norm.weight")
-    }
-
-    /// Adds the norm and the packed linears of a block.
-    ///
-    /// # Errors
-    /// As the files report; [`Error::Shape`] when a linear is missing.
-    pub fn write_block(&mut self, source: &Checkpoint, spec: &BlockSpec, packed: &PackedBlock) -> Result<()> {
-        self.write_float(source, &format!("{}.weight", spec.norm))?;
-        for linear in spec.linears() {
-            let matrix =
-                packed.get(&linear.name).ok_or_else(|| Error::shape(&linear.name, "was not quantized"))?;
-            write_packed(&mut self.writer, &linear.name, matrix)?;
+/// A writer into the partial directory, and the steps that it has behind it.
+fn open(claim: &Claim, shard_bytes: u64) -> Result<(ShardWriter, usize)> {
+    let partial = claim.partial();
+    if partial.is_dir()
+        && let Some(resumed) = ShardWriter::resume(&partial, shard_bytes)?
+    {
+        // The small files are written again, and the source may have other ones now.
+        for entry in fs::read_dir(&partial).map_err(Error::io(&partial))? {
+            let path = entry.map_err(Error::io(&partial))?.path();
+            if !path.extension().is_some_and(|ending| ending == "safetensors" || ending == "partial") {
+                fs::remove_file(&path).map_err(Error::io(&path))?;
+            }
         }
-        Ok(())
+        return Ok(resumed);
     }
+    claim.clear()?;
+    fs::create_dir(&partial).map_err(Error::io(&partial))?;
+    Ok((ShardWriter::create(&partial, shard_bytes)?, 0))
+}
 
-    /// Adds the head.
-    ///
-    /// # Errors
-    /// As the system reports.
-    pub fn write_head(&mut self, packed: &PackedBlock) -> Result<()> {
-        packed.iter().try_for_each(|(name, matrix)| write_packed(&mut self.writer, name, matrix))
+/// The norm and the packed linears of a block.
+fn write_block(
+    writer: &mut ShardWriter,
+    source: &Source<'_>,
+    spec: &BlockSpec,
+    packed: &PackedBlock,
+) -> Result<()> {
+    write_float(writer, &source.norm(spec)?)?;
+    for linear in spec.linears() {
+        let matrix =
+            packed.get(&linear.name).ok_or_else(|| Error::shape(&linear.name, "was not quantized"))?;
+        write_packed(writer, &linear.name, matrix)?;
     }
+    Ok(())
+}
 
-    /// Copies the small files of the model, signs config.json and counts the bits: all but the name is there.
-    ///
-    /// # Errors
-    /// As the files report.
-    pub fn seal(self, source: &Path, signature: &Signature) -> Result<Sealed> {
-        self.writer.finish()?;
-        copy_small_files(source, &self.partial)?;
-        write_config(source, &self.partial, signature)?;
-        let recount = recount(&self.partial)?;
-        let digest = directory_digest(&self.partial)?;
-        Ok(Sealed { partial: self.partial, directory: self.directory, recount, digest })
-    }
-
-    fn write_float(&mut self, source: &Checkpoint, name: &str) -> Result<()> {
-        let view = source.get(name)?;
-        let halves = view.to_f16()?;
-        self.writer.write(name, Dtype::F16, view.shape, bytemuck::cast_slice(&halves))
-    }
+fn write_float(writer: &mut ShardWriter, tensor: &Floats<'_>) -> Result<()> {
+    let view = tensor.view();
+    let halves = view.to_f16()?;
+    writer.write(view.name, Dtype::F16, view.shape, bytemuck::cast_slice(&halves))
 }
 
 /// A complete directory that waits for its name.
 pub struct Sealed {
-    partial: PathBuf,
-    directory: PathBuf,
+    claim: Claim,
     recount: Recount,
     digest: String,
 }
 
 impl Sealed {
-    /// Its bits.
+    /// A directory that is known to be complete.
+    ///
+    /// # Errors
+    /// As the files report.
+    pub fn of(claim: Claim) -> Result<Self> {
+        let partial = claim.partial();
+        let (recount, digest) = (recount(&partial)?, directory_digest(&partial)?);
+        Ok(Self { claim, recount, digest })
+    }
+
+    /// What it holds.
     pub fn recount(&self) -> Recount {
         self.recount
     }
@@ -130,89 +132,17 @@ impl Sealed {
         &self.digest
     }
 
-    /// Gives it its name.
+    /// Gives it its name. A run that is killed in the midst of this knows the directory by its digest.
     ///
     /// # Errors
-    /// As [`make_free`] and the system report.
+    /// As [`Claim::publish`].
     pub fn publish(self) -> Result<()> {
-        make_free(&self.directory)?;
-        fs::rename(&self.partial, &self.directory).map_err(Error::io(&self.directory))?;
-        sync_parent(&self.directory)
-    }
-}
-
-/// Tells a directory that this job made from any other: names and sizes of its files, and the content of config.json.
-///
-/// # Errors
-/// As the system reports.
-pub fn directory_digest(directory: &Path) -> Result<String> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
-        let entry = entry.map_err(Error::io(directory))?;
-        let bytes = entry.metadata().map_err(Error::io(entry.path()))?.len();
-        files.push(format!("{} {bytes}", entry.file_name().to_string_lossy()));
-    }
-    files.sort();
-    files.push(file_digest(directory.join("config.json"))?);
-    Ok(files.join("\n"))
-}
-
-/// Refuses a name that is taken: a file, a link, or a directory that holds anything. An empty directory is removed, so
-/// that one which cannot be (a mount point) is refused before the work and not after it.
-///
-/// # Errors
-/// [`Error::Argument`] that names it.
-pub fn make_free(directory: &Path) -> Result<()> {
-    let refuse = |why: &str| Err(Error::argument("--output", format!("{} {why}", directory.display())));
-    if directory.file_name().is_none() {
-        return refuse("cannot be replaced; name a directory that is not there yet");
-    }
-    let Ok(found) = fs::symlink_metadata(directory) else { return Ok(()) };
-    if !found.is_dir() {
-        return refuse("is a file or a link; name a directory that is not there yet");
-    }
-    if fs::read_dir(directory).map_err(Error::io(directory))?.next().is_some() {
-        return refuse("holds other files; name another directory or empty it");
-    }
-    match fs::remove_dir(directory) {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            refuse(&format!("cannot be replaced ({error}); name a directory that is not there yet"))
+        let journal = self.claim.partial().join(JOURNAL);
+        if journal.exists() {
+            fs::remove_file(&journal).map_err(Error::io(&journal))?;
         }
+        self.claim.publish()
     }
-}
-
-/// Bits of a model directory, counted from its files.
-///
-/// # Errors
-/// As the files report.
-pub fn recount(directory: &Path) -> Result<Recount> {
-    let config = LlamaConfig::load(directory)?;
-    let checkpoint = Checkpoint::open(directory)?;
-    let (mut bits, mut weights) = (0, 0);
-    for spec in blocks(&config) {
-        for linear in spec.linears() {
-            bits += read_packed(&checkpoint, &linear.name, linear.k, linear.n)?.stored_bits();
-            weights += (linear.k * linear.n) as u64;
-        }
-    }
-    let head = head_spec(&config);
-    let head_bits = read_packed(&checkpoint, &head.name, head.k, head.n)?.stored_bits();
-    let mut total_bytes = 0;
-    for name in checkpoint.names() {
-        total_bytes += checkpoint.get(name)?.bytes.len() as u64;
-    }
-    Ok(Recount {
-        bits_per_weight: bits as f64 / weights.max(1) as f64,
-        head_bits_per_weight: head_bits as f64 / (head.k * head.n) as f64,
-        total_bytes,
-    })
-}
-
-fn partial_path(directory: &Path) -> PathBuf {
-    let mut name = directory.file_name().unwrap_or_default().to_os_string();
-    name.push(".exlay-partial");
-    directory.with_file_name(name)
 }
 
 /// Copies regular files that are neither weights nor an index of weights.
@@ -231,20 +161,23 @@ fn copy_small_files(source: &Path, to: &Path) -> Result<()> {
 }
 
 /// Writes the source's config.json with the signature that ExLlamaV2 0.0.16 and later give theirs.
-fn write_config(source: &Path, to: &Path, signature: &Signature) -> Result<()> {
-    let path = source.join("config.json");
+fn write_config(conversion: &Conversion, source: &Source<'_>, to: &Path) -> Result<()> {
+    let path = conversion.model.join("config.json");
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let mut config: Map<String, Value> = serde_json::from_str(&text)
         .map_err(|error| Error::file(&path, format!("is not a JSON object: {error}")))?;
-    let (rows, length) = signature.calibration;
+    let (rows, length) = conversion.rows;
     let value = json!({
         "quant_method": "exl2",
         "version": concat!("exlay ", env!("CARGO_PKG_VERSION")),
-        "bits": signature.bits,
-        "head_bits": signature.head_bits,
-        "calibration": { "rows": rows, "length": length, "dataset": signature.dataset },
+        "bits": conversion.bits,
+        "head_bits": conversion.head_bits,
+        "calibration": { "rows": rows, "length": length, "dataset": conversion.dataset() },
     });
     config.insert("quantization_config".to_owned(), value);
+    if source.tied() != source.config().tie_word_embeddings {
+        config.insert("tie_word_embeddings".to_owned(), source.tied().into());
+    }
     let text =
         serde_json::to_string_pretty(&config).map_err(|error| Error::file(&path, error.to_string()))?;
     write_atomic(to.join("config.json"), text.as_bytes())

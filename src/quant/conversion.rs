@@ -1,13 +1,13 @@
 //! What to convert, and everything about it that can be refused before work begins.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::allocate::{Candidate, Target, allocate};
-use super::compile::{directory_digest, make_free};
 use super::fingerprint::{ModelIdentity, file_digest};
-use super::job::Inputs;
+use super::job::{Inputs, Job};
 use super::options::BlockOptions;
+use super::output::{directory_digest, make_free, resolved};
 use super::recipe::BlockKind;
 use crate::formats::config::LlamaConfig;
 use crate::gpu::Device;
@@ -15,7 +15,8 @@ use crate::model::{blocks, head_spec};
 use crate::packing::BLOCK_ROWS;
 use crate::{Error, Result};
 
-/// File of a job that holds the digest of the output directory, written before that gets its name.
+/// File of a job that holds the digest of the output directory, written before that gets its name; see
+/// [`output_record`].
 pub(super) const OUTPUT_DIGEST: &str = "output.digest";
 
 /// What to convert, into what, and with how much calibration.
@@ -135,7 +136,8 @@ impl Conversion {
         allocate(&slots, Target { bits_per_weight: self.bits, weights }).map(|_| ())
     }
 
-    /// True when the output directory is what this job has made; an error when it is in the way.
+    /// True when the output directory is what the job in the working directory has made; an error when it is in the way.
+    /// What is left of a job whose `job.json` was lost makes no output its own.
     ///
     /// # Errors
     /// [`Error::Argument`] when there is something else under its name.
@@ -143,13 +145,19 @@ impl Conversion {
         let Some(output) = &self.output else { return Ok(false) };
         if self.resume
             && output.is_dir()
+            && let Some(inputs) = Job::recorded(&self.work)?
             && let Ok(recorded) = fs::read_to_string(self.work.join(OUTPUT_DIGEST))
-            && directory_digest(output).is_ok_and(|digest| digest == recorded)
+            && directory_digest(output).is_ok_and(|digest| output_record(&inputs, &digest) == recorded)
         {
             return Ok(true);
         }
         make_free(output)?;
         Ok(false)
+    }
+
+    /// Name of the calibration file.
+    pub(super) fn dataset(&self) -> String {
+        self.calibration.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Tokens of the longest row that this conversion runs; the model knows `most`.
@@ -171,13 +179,7 @@ impl Conversion {
     }
 }
 
-/// A path without links and dots as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    for ancestor in absolute.ancestors() {
-        if let (Ok(known), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) {
-            return known.join(rest);
-        }
-    }
-    absolute
+/// What a job notes of its finished output: its own fingerprint and the directory's digest.
+pub(super) fn output_record(inputs: &Inputs, digest: &str) -> String {
+    format!("{}\n{digest}", inputs.fingerprint())
 }

@@ -1,26 +1,31 @@
 //! The stages in order, each resumed where an earlier run left it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::allocate::{Allocation, Target, allocate};
-use super::atomic::write_atomic;
 use super::block_file::{read_block, write_block};
 use super::calibrate::token_rows;
-use super::compile::{Output, Recount, Signature, make_free, recount};
+use super::compile::{Sealed, compile};
 pub use super::conversion::Conversion;
-use super::conversion::OUTPUT_DIGEST;
+use super::conversion::{OUTPUT_DIGEST, output_record};
 use super::fingerprint::{ModelIdentity, file_digest};
 use super::job::{Job, Opening, Stage, block_name};
 use super::measure::measure_block;
 use super::measurement::{BlockMeasurement, CalibrationIdentity, Measurement};
+use super::output::{Claim, directory_digest};
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
+use super::recount::{Recount, recount};
 use super::report::Reporter;
+use super::source::Source;
 use super::stream::Stream;
+use super::transform::{Identity, Transform};
+use crate::formats::atomic::write_atomic;
 use crate::formats::config::LlamaConfig;
 use crate::formats::tokenizer::Tokenizer;
 use crate::gpu::Device;
-use crate::model::{Block, Streamed, blocks};
+use crate::model::{Block, blocks};
 use crate::{Error, Result};
 
 /// Hidden states are stored when so much time has passed since they last were.
@@ -38,40 +43,53 @@ pub enum Converted {
     Measurement(PathBuf),
 }
 
-/// Converts a model.
+/// Converts a model as it is stored.
 ///
 /// # Errors
-/// As the files, the device and the stages report.
+/// As [`convert_transformed`].
 pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Reporter) -> Result<Converted> {
+    convert_transformed(device, conversion, &Identity, reporter)
+}
+
+/// Converts a model whose tensors a transform changes on their way in.
+///
+/// # Errors
+/// As the files, the device, the transform and the stages report.
+pub fn convert_transformed(
+    device: &Device,
+    conversion: &Conversion,
+    transform: &dyn Transform,
+    reporter: &mut dyn Reporter,
+) -> Result<Converted> {
     // Everything that can be refused is, before a job is recorded or an old one's files are deleted.
-    let identity = ModelIdentity::of(&conversion.model)?;
+    let identity = ModelIdentity::of(&conversion.model)?.transformed(&transform.id());
     let digest = file_digest(&conversion.calibration)?;
     let config = LlamaConfig::load(&conversion.model)?;
     conversion.check(&config)?;
     let made = conversion.output_is_made()?;
     let tokenizer = Tokenizer::load(&conversion.model)?;
     let context = conversion.longest_row(config.max_position_embeddings)?;
-    let model = Streamed::open(device, &conversion.model, pass_rows(device, &config), context)?;
+    let passes = (pass_rows(device, &config), context);
+    let source = Source::open(device, &conversion.model, passes, transform)?;
     let text = Calibration::read(conversion, &tokenizer, config.vocab_size)?;
     let measured =
         conversion.measurement.as_deref().map(|path| measured(path, &identity, &config)).transpose()?;
     let inputs = conversion.inputs(device, &identity, &digest)?;
+    let claim = |output: &PathBuf| Claim::lock(output, &conversion.work, inputs.fingerprint());
+    let mut claim = conversion.output.as_ref().map(claim).transpose()?;
     let (job, opening) = Job::open(&conversion.work, inputs, conversion.resume)?;
     match &opening {
         Opening::Fresh => {}
         Opening::Resumed => reporter.note(&format!("Resuming the job in {}", conversion.work.display())),
         Opening::Restarted(why) => reporter.note(&format!("Starting the job anew: {why}")),
     }
-    let mut run = Run { conversion, job, identity, digest, model, text, saved: Instant::now() };
+    let mut run = Run { conversion, job, identity, digest, source, text, saved: Instant::now() };
     if let (Some(output), true) = (&conversion.output, made) {
-        if !matches!(opening, Opening::Resumed) {
-            // Without the job's record nothing tells whether the output is of these flags.
-            make_free(output)?;
-        }
         reporter.note("The job is finished already");
         run.job.advance(Stage::Finished, 0)?;
         return Ok(Converted::Model(recount(output)?));
     }
+    claim.as_mut().map_or(Ok(()), Claim::take)?;
     let measurement = match measured {
         Some(measurement) => measurement,
         None => run.measurement(reporter)?,
@@ -84,7 +102,7 @@ pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Repo
     }
     let allocation = run.allocate(&measurement, reporter)?;
     run.quantize(&measurement, &allocation, reporter)?;
-    run.compile(reporter).map(Converted::Model)
+    run.compile(claim, reporter).map(Converted::Model)
 }
 
 /// Rows of a pass: as many as let the widest activation fit into a binding.
@@ -117,7 +135,7 @@ impl Calibration {
 }
 
 /// Puts what earlier runs made of a block, given by its number, into it.
-type Change<'a> = &'a mut dyn FnMut(&Streamed, usize, &mut Block) -> Result<()>;
+type Change<'a> = &'a mut dyn FnMut(&Source<'_>, usize, &mut Block) -> Result<()>;
 
 /// One run of a job.
 struct Run<'a> {
@@ -125,7 +143,7 @@ struct Run<'a> {
     job: Job,
     identity: ModelIdentity,
     digest: String,
-    model: Streamed,
+    source: Source<'a>,
     text: Calibration,
     saved: Instant,
 }
@@ -133,9 +151,9 @@ struct Run<'a> {
 impl Run<'_> {
     /// Stages calibrate and measure.
     fn measurement(&mut self, reporter: &mut dyn Reporter) -> Result<Measurement> {
-        let specs = blocks(self.model.config());
+        let specs = self.source.blocks().to_vec();
         let (rows, length) = self.conversion.measurement_rows;
-        let dataset = file_name(&self.conversion.calibration);
+        let dataset = self.conversion.dataset();
         let calibration = CalibrationIdentity { dataset, sha256: self.digest.clone(), rows, length };
         let mut measurement = Measurement::new(self.identity.clone(), calibration);
         if self.job.stage() == Stage::Calibrate {
@@ -150,13 +168,13 @@ impl Run<'_> {
             }
         }
         if finished.len() < specs.len() {
-            let mut stream = Stream::embed(&self.model, &self.text.measuring)?;
+            let mut stream = Stream::embed(&self.source, &self.text.measuring)?;
             reporter.progress("Measuring", finished.len(), specs.len());
             self.catch_up(&mut stream, "measure-rows.state", finished.len(), &mut |_, _, _| Ok(()))?;
             for (index, spec) in specs.iter().enumerate().skip(finished.len()) {
                 let started = Instant::now();
-                let mut block = self.model.block(index)?;
-                let (result, after) = measure_block(&self.model, &mut block, &stream, reporter)?;
+                let mut block = self.source.block(index)?;
+                let (result, after) = measure_block(&self.source, &mut block, &stream, reporter)?;
                 stream = after;
                 result.save(self.job.claim(&block_name("measure", index))?)?;
                 finished.push(result);
@@ -211,7 +229,7 @@ impl Run<'_> {
         allocation: &Allocation,
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
-        let specs = blocks(self.model.config());
+        let specs = self.source.blocks().to_vec();
         let mut done =
             if self.job.stage() == Stage::Quantize { self.job.next_block() } else { specs.len() + 1 };
         for index in 0..done {
@@ -223,21 +241,21 @@ impl Run<'_> {
         if done > specs.len() {
             return Ok(());
         }
-        let mut stream = Stream::embed(&self.model, &self.text.quantizing)?;
+        let mut stream = Stream::embed(&self.source, &self.text.quantizing)?;
         reporter.progress("Quantizing", done, specs.len() + 1);
         let stored: Vec<PathBuf> =
             (0..done).map(|index| self.job.path(&block_name("block", index))).collect();
-        self.catch_up(&mut stream, "quantize-rows.state", done, &mut |model, index, block| {
+        self.catch_up(&mut stream, "quantize-rows.state", done, &mut |source, index, block| {
             let packed = read_block(&stored[index])?.ok_or_else(|| {
                 Error::file(&stored[index], "has gone; start the job anew with --no-resume")
             })?;
-            install(model, block, &packed)
+            install(source, block, &packed)
         })?;
         for (index, spec) in specs.iter().enumerate().skip(done) {
             let started = Instant::now();
-            let mut block = self.model.block(index)?;
+            let mut block = self.source.block(index)?;
             let recipes = chosen_recipes(&measurement.blocks()[index], allocation.choice[index]);
-            let packed = quantize_block(&self.model, &mut block, &mut stream, &recipes, reporter)?;
+            let packed = quantize_block(&self.source, &mut block, &mut stream, &recipes, reporter)?;
             self.store(index, &packed)?;
             self.snapshot(&stream, "quantize-rows.state", index + 1)?;
             reporter.note(&format!(
@@ -247,31 +265,28 @@ impl Run<'_> {
             ));
             reporter.progress("Quantizing", index + 1, specs.len() + 1);
         }
-        let packed = quantize_head(&self.model, &stream, self.conversion.head_bits, reporter)?;
+        let packed = quantize_head(&self.source, &stream, self.conversion.head_bits, reporter)?;
         self.store(specs.len(), &packed)?;
         reporter.progress("Quantizing", specs.len() + 1, specs.len() + 1);
         self.job.advance(Stage::Compile, 0)
     }
 
-    fn compile(&mut self, reporter: &mut dyn Reporter) -> Result<Recount> {
-        let Some(directory) = &self.conversion.output else {
+    fn compile(&mut self, claim: Option<Claim>, reporter: &mut dyn Reporter) -> Result<Recount> {
+        let (Some(directory), Some(claim)) = (&self.conversion.output, claim) else {
             return Err(Error::argument("--output", "is needed: the directory of the finished model"));
         };
-        let specs = blocks(self.model.config());
-        let mut output = Output::create(directory, self.conversion.shard_bytes)?;
-        output.write_model_tensors(self.model.checkpoint())?;
-        for (index, spec) in specs.iter().enumerate() {
-            output.write_block(self.model.checkpoint(), spec, &self.expect_stored(index)?)?;
-            reporter.progress("Writing", index + 1, specs.len());
-        }
-        output.write_head(&self.expect_stored(specs.len())?)?;
-        let signature = Signature {
-            bits: self.conversion.bits,
-            head_bits: self.conversion.head_bits,
-            calibration: self.conversion.rows,
-            dataset: file_name(&self.conversion.calibration),
+        let record = |digest: &str| output_record(self.job.inputs(), digest);
+        let recorded = fs::read_to_string(self.job.path(OUTPUT_DIGEST)).ok();
+        // An earlier run may have been killed when only the name was missing.
+        let complete =
+            directory_digest(&claim.partial()).is_ok_and(|digest| Some(record(&digest)) == recorded);
+        let sealed = match complete {
+            true => Sealed::of(claim)?,
+            false => {
+                let stored = |index| self.expect_stored(index);
+                compile(self.conversion, &self.source, claim, &stored, reporter)?
+            }
         };
-        let sealed = output.seal(&self.conversion.model, &signature)?;
         let recount = sealed.recount();
         if recount.bits_per_weight > self.conversion.bits {
             let message =
@@ -279,7 +294,8 @@ impl Run<'_> {
             return Err(Error::file(directory, message));
         }
         // A run that is killed after the renaming knows by this that the directory is its own.
-        write_atomic(self.job.claim(OUTPUT_DIGEST)?, sealed.digest().as_bytes())?;
+        let record = record(sealed.digest());
+        write_atomic(self.job.claim(OUTPUT_DIGEST)?, record.as_bytes())?;
         sealed.publish()?;
         self.job.advance(Stage::Finished, 0)?;
         Ok(recount)
@@ -295,9 +311,10 @@ impl Run<'_> {
             from = 0;
         }
         for index in from..to {
-            let mut block = self.model.block(index)?;
-            change(&self.model, index, &mut block)?;
-            stream.advance(&self.model, &block)?;
+            let mut block = self.source.block(index)?;
+            let original = stream.reference().map(|_| block.clone());
+            change(&self.source, index, &mut block)?;
+            stream.advance(&self.source, &block, original.as_ref().unwrap_or(&block))?;
             self.snapshot(stream, snapshot, index + 1)?;
         }
         Ok(())
@@ -325,10 +342,6 @@ impl Run<'_> {
         write_block(self.job.claim(&block_name("block", index))?, packed)?;
         self.job.advance(Stage::Quantize, index + 1)
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A measurement from a file, which is refused when its blocks, linears or shapes are not the model's.

@@ -49,6 +49,15 @@ impl ModelIdentity {
         }
         Ok(Self { name: name_of(directory), fingerprint: hex(hash) })
     }
+
+    /// The model after a transform, told by what [`super::transform::Transform::id`] says.
+    #[must_use]
+    pub fn transformed(mut self, id: &str) -> Self {
+        if !id.is_empty() {
+            self.fingerprint = format!("{} {id}", self.fingerprint);
+        }
+        self
+    }
 }
 
 /// SHA-256 of a whole file in hex; for files of moderate size such as calibration texts.

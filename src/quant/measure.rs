@@ -8,10 +8,11 @@ use super::measurement::{BlockMeasurement, CombinationMeasurement, LinearMeasure
 use super::options::BlockOptions;
 use super::recipe::BlockKind;
 use super::report::Reporter;
-use super::source::{bias, weights};
+use super::source::Source;
 use super::stream::Stream;
+use super::transform::Site;
 use crate::Result;
-use crate::model::{Block, Linear, LinearSpec, Streamed};
+use crate::model::{Block, Linear};
 use crate::packing::Layout;
 
 /// One linear stored in each of its ways.
@@ -25,7 +26,7 @@ struct Candidates {
 /// # Errors
 /// As the device reports; [`crate::Error::Numerical`] when something is not finite or no damping helps.
 pub fn measure_block(
-    model: &Streamed,
+    source: &Source<'_>,
     block: &mut Block,
     stream: &Stream,
     reporter: &mut dyn Reporter,
@@ -33,17 +34,18 @@ pub fn measure_block(
     let spec = block.spec().clone();
     let kind = BlockKind::from(spec.kind);
     let options = BlockOptions::of(kind);
-    let mut hessians = Vec::new();
+    let mut sums = Vec::new();
     let reference = stream.collect(|sink| {
-        hessians = stream.accumulate(model, block, 0..spec.groups.len(), sink)?;
+        sums = stream.accumulate(source, (block, block), 0..spec.groups.len(), sink)?;
         Ok(())
     })?;
     let mut candidates = Vec::new();
-    for (group, hessian) in spec.groups.iter().zip(hessians) {
-        let hessian = prepare(hessian, stream.rows().len(), reporter)?;
+    for (group, sums) in spec.groups.iter().zip(sums) {
+        let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
         for linear in &group.linears {
             let recipes = &options.linears[candidates.len()];
-            candidates.push(candidates_of(model, linear, recipes, &hessian, reporter)?);
+            let site = Site { block: &spec, input: group.input, linear };
+            candidates.push(candidates_of(source, site, recipes, &hessian, reporter)?);
         }
     }
     let shapes: Vec<_> = spec.linears().map(|linear| (linear.k, linear.n)).collect();
@@ -65,7 +67,7 @@ pub fn measure_block(
         }
         let rfn_error = match same {
             Some(same) => combinations[same].rfn_error,
-            None => stream.error_through(model, block, &reference)?,
+            None => stream.error_through(source, block, &reference)?,
         };
         let bits = options.total_bits(index, &shapes)?;
         let weights: usize = shapes.iter().map(|(k, n)| k * n).sum();
@@ -102,15 +104,16 @@ pub(super) fn prepare(
 }
 
 fn candidates_of(
-    model: &Streamed,
-    spec: &LinearSpec,
+    source: &Source<'_>,
+    site: Site<'_>,
     recipes: &[super::recipe::Recipe],
     hessian: &PreparedHessian,
     reporter: &mut dyn Reporter,
 ) -> Result<Candidates> {
+    let spec = site.linear;
     reporter.note(&format!("-- Linear: {}", spec.name));
-    let prepared = weights(model, spec)?.prepare(hessian)?;
-    let bias = bias(model, spec)?;
+    let prepared = source.weights(site)?.prepare(hessian)?;
+    let bias = source.bias(site)?;
     let mut options: Vec<OptionMeasurement> = Vec::new();
     let mut linears: Vec<Arc<Linear>> = Vec::new();
     let mut layouts: Vec<Layout> = Vec::new();
@@ -123,7 +126,7 @@ fn candidates_of(
                 let result = quantize(&prepared, hessian, &layout, bias.as_deref())?;
                 let known: Vec<_> =
                     linears.first().and_then(|linear| linear.permutation().cloned()).into_iter().collect();
-                let stored = Arc::new(Linear::packed(model.device(), spec, &result.matrix, &known)?);
+                let stored = Arc::new(Linear::packed(source.device(), spec, &result.matrix, &known)?);
                 (result.rfn_error, stored)
             }
         };

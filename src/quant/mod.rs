@@ -1,5 +1,6 @@
 //! The converter: a model directory in, an EXL2 directory out.
 //!
+//! All tensors of the model come from a [`source`], through a [`transform`] (which changes nothing yet).
 //! Five stages, each of which leaves its results in the working directory of a [`job`], so that a
 //! killed run goes on where it was:
 //!
@@ -13,11 +14,11 @@
 //!    from the blocks already stored. A finished block is a [`block_file`].
 //! 5. *Compile*: the blocks, the head and the float tensors become the files of a model.
 //!
-//! Every file of a job is written aside, synced and renamed ([`atomic`]); the binary ones carry a
+//! Every file of a job is written aside, synced and renamed ([`crate::formats::atomic`]); the binary ones carry a
 //! checksum ([`state_file`]). [`fingerprint`] says which model and text a result belongs to.
 
+pub mod accumulate;
 pub mod allocate;
-pub mod atomic;
 pub mod block_file;
 pub mod calibrate;
 pub mod compile;
@@ -27,14 +28,18 @@ pub mod fingerprint;
 pub mod gptq;
 pub mod hessian;
 pub mod job;
+mod lock;
 pub mod measure;
 pub mod measurement;
 pub mod options;
+pub mod output;
 pub mod quantize;
 pub mod recipe;
+pub mod recount;
 pub mod report;
 pub mod snapshot;
-mod source;
+pub mod source;
 pub mod state_file;
 pub mod stream;
+pub mod transform;
 pub mod weights;

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::gptq::quantize;
-use super::hessian::HessianAccumulator;
 use super::measure::prepare;
 use super::measurement::BlockMeasurement;
 use super::options::head_recipe;
 use super::recipe::Recipe;
 use super::report::Reporter;
-use super::source::{bias, weights};
+use super::source::Source;
 use super::stream::Stream;
+use super::transform::Site;
 use crate::Result;
-use crate::gpu::CommandList;
-use crate::model::{Block, Linear, Streamed, head_spec};
+use crate::model::{Block, Linear, head_spec};
 use crate::packing::PackedMatrix;
 
 /// Packed linears by name.
@@ -27,7 +26,7 @@ pub type PackedBlock = BTreeMap<String, PackedMatrix>;
 /// # Errors
 /// As the device reports; [`crate::Error::Numerical`] when something is not finite or no damping helps.
 pub fn quantize_block(
-    model: &Streamed,
+    source: &Source<'_>,
     block: &mut Block,
     stream: &mut Stream,
     chosen: &[&Recipe],
@@ -36,42 +35,41 @@ pub fn quantize_block(
     let spec = block.spec().clone();
     let mut packed = PackedBlock::new();
     let mut recipes = chosen.iter();
-    let mut reference = None;
+    let original = stream.reference().map(|_| block.clone());
+    let mut unquantized = None;
     for (index, group) in spec.groups.iter().enumerate() {
-        let mut hessians = Vec::new();
-        if reference.is_none() {
+        let mut sums = Vec::new();
+        let blocks = (&*block, original.as_ref().unwrap_or(block));
+        if unquantized.is_none() {
             // Nothing is replaced yet: this is what the unquantized block makes of the rows.
-            reference = Some(stream.collect(|sink| {
-                hessians = stream.accumulate(model, block, index..index + 1, sink)?;
+            unquantized = Some(stream.collect(|sink| {
+                sums = stream.accumulate(source, blocks, index..index + 1, sink)?;
                 Ok(())
             })?);
         } else {
-            hessians = stream.accumulate(model, block, index..index + 1, &mut |_, _| {})?;
+            sums = stream.accumulate(source, blocks, index..index + 1, &mut |_, _| {})?;
         }
-        for hessian in hessians {
-            let hessian = prepare(hessian, stream.rows().len(), reporter)?;
+        for sums in sums {
+            let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
             let mut known = Vec::new();
             for (position, (linear, recipe)) in group.linears.iter().zip(recipes.by_ref()).enumerate() {
-                let prepared = weights(model, linear)?.prepare(&hessian)?;
-                let result = quantize(
-                    &prepared,
-                    &hessian,
-                    &recipe.layout(linear.k)?,
-                    bias(model, linear)?.as_deref(),
-                )?;
+                let site = Site { block: &spec, input: group.input, linear };
+                let prepared = source.weights(site)?.prepare(&hessian)?;
+                let bias = source.bias(site)?;
+                let result = quantize(&prepared, &hessian, &recipe.layout(linear.k)?, bias.as_deref())?;
                 let bpw = recipe.bits_per_weight(linear.k, linear.n)?;
                 let error = result.rfn_error;
                 reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {error:.5}", linear.name));
-                let loaded = Linear::packed(model.device(), linear, &result.matrix, &known)?;
+                let loaded = Linear::packed(source.device(), linear, &result.matrix, &known)?;
                 known.extend(loaded.permutation().cloned());
                 block.replace(index, position, Arc::new(loaded));
                 packed.insert(linear.name.clone(), result.matrix);
             }
         }
     }
-    stream.advance(model, block)?;
-    if let Some(reference) = reference {
-        reporter.note(&format!("-- {}: module rfn_error: {:.6}", spec.name, stream.error_to(&reference)));
+    stream.advance(source, block, original.as_ref().unwrap_or(block))?;
+    if let Some(unquantized) = unquantized {
+        reporter.note(&format!("-- {}: module rfn_error: {:.6}", spec.name, stream.error_to(&unquantized)));
     }
     Ok(packed)
 }
@@ -80,7 +78,7 @@ pub fn quantize_block(
 ///
 /// # Errors
 /// As [`Linear::packed`]; [`crate::Error::Shape`] when a linear is not among them.
-pub fn install(model: &Streamed, block: &mut Block, packed: &PackedBlock) -> Result<()> {
+pub fn install(source: &Source<'_>, block: &mut Block, packed: &PackedBlock) -> Result<()> {
     let spec = block.spec().clone();
     for (index, group) in spec.groups.iter().enumerate() {
         let mut known = Vec::new();
@@ -88,7 +86,7 @@ pub fn install(model: &Streamed, block: &mut Block, packed: &PackedBlock) -> Res
             let matrix = packed.get(&linear.name).ok_or_else(|| {
                 crate::Error::shape(&linear.name, "is not in the stored block; delete the job (--no-resume)")
             })?;
-            let loaded = Linear::packed(model.device(), linear, matrix, &known)?;
+            let loaded = Linear::packed(source.device(), linear, matrix, &known)?;
             known.extend(loaded.permutation().cloned());
             block.replace(index, position, Arc::new(loaded));
         }
@@ -107,32 +105,16 @@ pub fn chosen_recipes(block: &BlockMeasurement, combination: usize) -> Vec<&Reci
 /// # Errors
 /// As [`quantize_block`].
 pub fn quantize_head(
-    model: &Streamed,
+    source: &Source<'_>,
     stream: &Stream,
     bits: u32,
     reporter: &mut dyn Reporter,
 ) -> Result<PackedBlock> {
-    let spec = head_spec(model.config());
+    let spec = head_spec(source.config());
     let recipe = head_recipe(bits)?;
-    let hessian = HessianAccumulator::new(model.device(), &spec.name, spec.k)?;
-    let head = model.head()?;
-    let scratch = model.scratch();
-    for row in stream.rows() {
-        for chunk in row.chunks(scratch.rows() * spec.k) {
-            scratch.hidden().write(chunk)?;
-            let rows: Vec<usize> = (0..chunk.len() / spec.k).collect();
-            for slice in rows.chunks(head.slice_rows()) {
-                let mut list = CommandList::new(model.device(), "head calibration");
-                head.normed(&mut list, scratch.hidden(), slice, &mut |list, normed| {
-                    hessian.add(list, normed, normed, slice.len(), None)
-                })?;
-                list.run()?;
-            }
-        }
-    }
-    drop(head);
-    let hessian = prepare(hessian, stream.rows().len(), reporter)?;
-    let prepared = weights(model, &spec)?.prepare(&hessian)?;
+    let sums = stream.accumulate_head(source, &spec)?;
+    let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
+    let prepared = source.head_weights()?.prepare(&hessian)?;
     let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None)?;
     let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
     reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {:.5}", spec.name, result.rfn_error));

@@ -3,37 +3,47 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::state_file::{StateReader, StateWriter};
 use crate::error::{Error, Result};
 
 const KIND: &str = "hidden states";
-const HEADER: u64 = 64;
+/// Five numbers and the digest of the job.
+const HEADER: u64 = 72;
+const VERSION: usize = 2;
 
 /// What a snapshot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotShape {
     /// The block whose inputs these are; the number of blocks for the last outputs.
     pub block: usize,
-    /// Calibration rows.
+    /// Streams: 1, or 2 with a reference.
+    pub streams: usize,
+    /// Calibration rows of each.
     pub rows: usize,
-    /// Tokens per row.
-    pub tokens: usize,
-    /// Hidden size.
+    /// Values of a row: tokens times hidden size.
     pub width: usize,
 }
 
 impl SnapshotShape {
     fn row_bytes(&self) -> Option<u64> {
-        (self.tokens as u64).checked_mul(self.width as u64)?.checked_mul(4)
+        (self.width as u64).checked_mul(4)
     }
 
     fn content(&self) -> Option<u64> {
-        self.row_bytes()?.checked_mul(self.rows as u64)?.checked_add(HEADER)
+        self.row_bytes()?.checked_mul(self.rows()? as u64)?.checked_add(HEADER)
     }
 
-    fn header(&self) -> [u8; HEADER as usize] {
+    /// Rows of all streams, one stream after the other.
+    fn rows(&self) -> Option<usize> {
+        self.streams.checked_mul(self.rows)
+    }
+
+    fn header(&self, job: &str) -> [u8; HEADER as usize] {
         let mut header = [0; HEADER as usize];
-        for (i, value) in [1, self.block, self.rows, self.tokens, self.width].into_iter().enumerate() {
+        header[40..].copy_from_slice(&Sha256::digest(job));
+        for (i, value) in [VERSION, self.block, self.streams, self.rows, self.width].into_iter().enumerate() {
             header[i * 8..(i + 1) * 8].copy_from_slice(&(value as u64).to_le_bytes());
         }
         header
@@ -42,8 +52,8 @@ impl SnapshotShape {
     fn from_header(header: &[u8; HEADER as usize]) -> Option<Self> {
         let (words, _) = header.as_chunks::<8>();
         let field = |i: usize| usize::try_from(u64::from_le_bytes(words[i])).ok();
-        let shape = Self { block: field(1)?, rows: field(2)?, tokens: field(3)?, width: field(4)? };
-        (field(0)? == 1).then_some(shape)
+        let shape = Self { block: field(1)?, streams: field(2)?, rows: field(3)?, width: field(4)? };
+        (field(0)? == VERSION).then_some(shape)
     }
 }
 
@@ -51,32 +61,34 @@ impl SnapshotShape {
 pub struct SnapshotWriter {
     writer: StateWriter,
     shape: SnapshotShape,
-    written: usize,
+    left: usize,
 }
 
 impl SnapshotWriter {
-    /// Starts a snapshot.
+    /// Starts a snapshot for a job, told by its fingerprint.
     ///
     /// # Errors
     /// The file cannot be made, or its size overflows.
-    pub fn create(path: impl AsRef<Path>, shape: SnapshotShape) -> Result<Self> {
-        let length =
-            shape.content().ok_or_else(|| Error::shape("snapshot", format!("{shape:?} is too large")))?;
+    pub fn create(path: impl AsRef<Path>, shape: SnapshotShape, job: &str) -> Result<Self> {
+        let (Some(length), Some(left)) = (shape.content(), shape.rows()) else {
+            return Err(Error::shape("snapshot", format!("{shape:?} is too large")));
+        };
         let mut writer = StateWriter::create(path, KIND, length)?;
-        writer.write(&shape.header())?;
-        Ok(Self { writer, shape, written: 0 })
+        writer.write(&shape.header(job))?;
+        Ok(Self { writer, shape, left })
     }
 
-    /// Appends the next row, `[tokens, width]` f32.
+    /// Appends the next row, `[width]` f32: those of the first stream, then those of the second.
     ///
     /// # Errors
     /// A row of another length, more rows than announced, or a refusing system.
     pub fn row(&mut self, values: &[f32]) -> Result<()> {
-        if values.len() != self.shape.tokens * self.shape.width || self.written == self.shape.rows {
-            let message = format!("row {} with {} values for {:?}", self.written, values.len(), self.shape);
+        if values.len() != self.shape.width || self.left == 0 {
+            let message =
+                format!("a row of {} values, {} left, for {:?}", values.len(), self.left, self.shape);
             return Err(Error::shape("snapshot", message));
         }
-        self.written += 1;
+        self.left -= 1;
         if cfg!(target_endian = "little") {
             return self.writer.write(bytemuck::cast_slice(values));
         }
@@ -88,8 +100,11 @@ impl SnapshotWriter {
     /// # Errors
     /// Rows are missing, or the system refuses.
     pub fn finish(self) -> Result<()> {
-        if self.written != self.shape.rows {
-            return Err(Error::shape("snapshot", format!("{} of {} rows", self.written, self.shape.rows)));
+        if self.left > 0 {
+            return Err(Error::shape(
+                "snapshot",
+                format!("{} rows of {:?} are missing", self.left, self.shape),
+            ));
         }
         self.writer.finish()
     }
@@ -103,11 +118,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens a snapshot: none when it is absent, cut short or damaged.
+    /// Opens a snapshot: none when it is absent, cut short, damaged or of another job.
     ///
     /// # Errors
     /// The system refuses to read a file that exists.
-    pub fn open(path: impl AsRef<Path>) -> Result<Option<Self>> {
+    pub fn open(path: impl AsRef<Path>, job: &str) -> Result<Option<Self>> {
         let path = path.as_ref();
         let Some(mut reader) = StateReader::open(path, KIND)? else { return Ok(None) };
         let mut header = [0; HEADER as usize];
@@ -116,6 +131,7 @@ impl Snapshot {
         }
         reader.read_at(0, &mut header).map_err(Error::io(path))?;
         let shape = SnapshotShape::from_header(&header).filter(|s| s.content() == Some(reader.length()));
+        let shape = shape.filter(|shape| shape.header(job) == header);
         Ok(shape.map(|shape| Self { path: path.to_path_buf(), reader, shape }))
     }
 
@@ -124,19 +140,20 @@ impl Snapshot {
         self.shape
     }
 
-    /// One row, `[tokens, width]` f32.
+    /// One row of a stream, `[width]` f32.
     ///
     /// # Errors
     /// There is no such row, or the system refuses to read.
-    pub fn row(&mut self, row: usize) -> Result<Vec<f32>> {
+    pub fn row(&mut self, stream: usize, row: usize) -> Result<Vec<f32>> {
         let shape = self.shape;
-        if row >= shape.rows {
-            return Err(Error::shape("snapshot", format!("row {row} of {}", shape.rows)));
+        if stream >= shape.streams || row >= shape.rows {
+            return Err(Error::shape("snapshot", format!("row {row} of stream {stream} of {shape:?}")));
         }
         // The size of the file was checked when it was opened, so this is no more than is on the disk.
         let bytes = shape.row_bytes().expect("checked when opened");
-        let mut values = vec![0f32; shape.tokens * shape.width];
-        let offset = (row as u64).saturating_mul(bytes).saturating_add(HEADER);
+        let mut values = vec![0f32; shape.width];
+        let at = stream * shape.rows + row;
+        let offset = (at as u64).saturating_mul(bytes).saturating_add(HEADER);
         self.reader.read_at(offset, bytemuck::cast_slice_mut(&mut values)).map_err(Error::io(&self.path))?;
         if cfg!(target_endian = "big") {
             values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
@@ -150,16 +167,18 @@ mod tests {
     use super::*;
     use std::fs;
 
-    const SHAPE: SnapshotShape = SnapshotShape { block: 12, rows: 3, tokens: 5, width: 7 };
+    const SHAPE: SnapshotShape = SnapshotShape { block: 12, streams: 2, rows: 3, width: 35 };
+
+    const JOB: &str = "a fingerprint";
 
     fn values(row: usize) -> Vec<f32> {
         (0..35).map(|i| (i as f32 - 17.5) * (row as f32 + 0.25)).collect()
     }
 
     fn write(path: &Path) {
-        let mut writer = SnapshotWriter::create(path, SHAPE).unwrap();
-        (0..3).for_each(|row| writer.row(&values(row)).unwrap());
-        assert!(writer.row(&values(3)).is_err(), "one row too many");
+        let mut writer = SnapshotWriter::create(path, SHAPE, JOB).unwrap();
+        (0..6).for_each(|row| writer.row(&values(row)).unwrap());
+        assert!(writer.row(&values(6)).is_err(), "one row too many");
         writer.finish().unwrap();
     }
 
@@ -167,14 +186,24 @@ mod tests {
     fn rows_come_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hidden");
-        assert!(Snapshot::open(&path).unwrap().is_none());
+        assert!(Snapshot::open(&path, JOB).unwrap().is_none());
         write(&path);
-        let mut snapshot = Snapshot::open(&path).unwrap().unwrap();
+        let mut snapshot = Snapshot::open(&path, JOB).unwrap().unwrap();
         assert_eq!(snapshot.shape(), SHAPE);
-        for row in [2, 0, 1] {
-            assert_eq!(snapshot.row(row).unwrap(), values(row));
+        for (stream, row) in [(0, 2), (1, 0), (0, 0), (1, 2)] {
+            assert_eq!(snapshot.row(stream, row).unwrap(), values(3 * stream + row));
         }
-        assert!(snapshot.row(3).is_err() && snapshot.row(usize::MAX).is_err());
+        for (stream, row) in [(0, 3), (2, 0), (0, usize::MAX), (usize::MAX, 0)] {
+            assert!(snapshot.row(stream, row).is_err());
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_another_job_is_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hidden");
+        write(&path);
+        assert!(Snapshot::open(&path, "another").unwrap().is_none());
     }
 
     #[test]
@@ -185,12 +214,12 @@ mod tests {
         let good = fs::read(&path).unwrap();
         for cut in [0, 63, 64, 100, good.len() - 1] {
             fs::write(&path, &good[..cut]).unwrap();
-            assert!(Snapshot::open(&path).unwrap().is_none());
+            assert!(Snapshot::open(&path, JOB).unwrap().is_none());
         }
         let mut bad = good.clone();
         bad[200] ^= 1;
         fs::write(&path, bad).unwrap();
-        assert!(Snapshot::open(&path).unwrap().is_none());
+        assert!(Snapshot::open(&path, JOB).unwrap().is_none());
     }
 
     /// A file with a right checksum but a header that contradicts its length, or lies about it.
@@ -200,21 +229,22 @@ mod tests {
         let path = directory.path().join("hidden");
         for shape in [
             SnapshotShape { rows: 4, ..SHAPE },
-            SnapshotShape { rows: usize::MAX, tokens: usize::MAX, ..SHAPE },
+            SnapshotShape { rows: usize::MAX, width: usize::MAX, ..SHAPE },
+            SnapshotShape { rows: usize::MAX, streams: usize::MAX, ..SHAPE },
             SnapshotShape { width: 0, ..SHAPE },
         ] {
-            let content = [&shape.header()[..], &[0; 3 * 35 * 4]].concat();
+            let content = [&shape.header(JOB)[..], &[0; 6 * 35 * 4]].concat();
             super::super::state_file::write_state(&path, KIND, &content).unwrap();
-            assert!(Snapshot::open(&path).unwrap().is_none());
+            assert!(Snapshot::open(&path, JOB).unwrap().is_none());
         }
         super::super::state_file::write_state(&path, KIND, b"short").unwrap();
-        assert!(Snapshot::open(&path).unwrap().is_none());
+        assert!(Snapshot::open(&path, JOB).unwrap().is_none());
     }
 
     #[test]
     fn a_row_of_another_length_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = SnapshotWriter::create(directory.path().join("hidden"), SHAPE).unwrap();
+        let mut writer = SnapshotWriter::create(directory.path().join("hidden"), SHAPE, JOB).unwrap();
         assert!(writer.row(&[0.0; 34]).is_err());
         assert!(writer.finish().is_err(), "rows are missing");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);

@@ -1,36 +1,226 @@
-//! What a linear's float weights are on their way into the quantizer: as they are stored. Transforms of weights (rotations)
-//! belong here; norms and the embedding do not pass here yet.
+//! The model that is being converted, as the converter sees it: each of its tensors comes through the transform, and there
+//! is no other way to them. What a transform does is not known here ([`super::transform`]).
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
 
 use half::f16;
 
+use super::transform::{Floats, Place, Site, Transform};
 use super::weights::FloatWeights;
-use crate::Result;
-use crate::model::{LinearSpec, Role, Streamed, head_weight};
+use crate::formats::config::LlamaConfig;
+use crate::formats::safetensors::TensorView;
+use crate::gpu::Device;
+use crate::model::{
+    Block, BlockSpec, EMBEDDING_TABLE, GroupSpec, LAST_NORM, Linear, LinearGroup, LinearSpec, Runner,
+    RunnerTap, Scratch, Streamed, blocks, head_spec, head_weight,
+};
+use crate::ops::{DenseMatrix, Tensor};
+use crate::{Error, Result};
 
-/// The weights of a linear, on the device.
-///
-/// # Errors
-/// As the file reports; [`crate::Error::Numerical`] when a weight is not finite.
-pub(super) fn weights(model: &Streamed, spec: &LinearSpec) -> Result<FloatWeights> {
-    let checkpoint = model.checkpoint();
-    let name = match spec.output {
-        Role::Logits => head_weight(checkpoint, model.config()),
-        _ => format!("{}.weight", spec.name),
-    };
-    let view = checkpoint.get(&name)?;
-    view.expect_shape(&[spec.n, spec.k])?;
-    FloatWeights::upload(model.device(), &spec.name, &view.to_f32()?, (spec.n, spec.k))
+/// A model and the transform of its tensors.
+pub struct Source<'a> {
+    model: Streamed,
+    transform: &'a dyn Transform,
+    blocks: Vec<BlockSpec>,
 }
 
-/// The bias of a linear, where it has one.
-///
-/// # Errors
-/// As the file reports.
-pub(super) fn bias(model: &Streamed, spec: &LinearSpec) -> Result<Option<Vec<f16>>> {
-    if !spec.bias {
-        return Ok(None);
+impl<'a> Source<'a> {
+    /// Opens the model in `directory` for rows of up to `context` tokens, in passes of up to `rows`.
+    ///
+    /// # Errors
+    /// As [`Streamed::open`].
+    pub fn open(
+        device: &Device,
+        directory: &Path,
+        (rows, context): (usize, usize),
+        transform: &'a dyn Transform,
+    ) -> Result<Self> {
+        let model = Streamed::open(device, directory, rows, context)?;
+        let blocks = blocks(model.config());
+        Ok(Self { model, transform, blocks })
     }
-    let view = model.checkpoint().get(&format!("{}.bias", spec.name))?;
-    view.expect_shape(&[spec.n])?;
-    view.to_f16().map(Some)
+
+    /// The model's sizes.
+    pub fn config(&self) -> &LlamaConfig {
+        self.model.config()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        self.model.device()
+    }
+
+    /// Activations.
+    pub fn scratch(&self) -> &Scratch {
+        self.model.scratch()
+    }
+
+    /// The blocks in order.
+    pub fn blocks(&self) -> &[BlockSpec] {
+        &self.blocks
+    }
+
+    /// Something that runs rows through a block; see [`Streamed::runner`].
+    pub fn runner<'r>(&'r self, block: &'r Block, tap: RunnerTap<'r>) -> Runner<'r> {
+        self.model.runner(block, tap)
+    }
+
+    /// Lets rows of two streams run side by side; see [`Streamed::make_room`].
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn make_room_for_reference(&mut self) -> Result<()> {
+        self.model.make_room(2)
+    }
+
+    /// What the output's config.json says of the head; see [`Transform::tied`].
+    pub fn tied(&self) -> bool {
+        self.transform.tied(self.config().tie_word_embeddings)
+    }
+
+    /// The whole embedding table [vocabulary, hidden].
+    ///
+    /// # Errors
+    /// As the files and the transform report.
+    pub fn embedding(&self) -> Result<Floats<'_>> {
+        let LlamaConfig { vocab_size, hidden_size, .. } = *self.config();
+        self.tensor(EMBEDDING_TABLE, &[vocab_size, hidden_size], Place::Embedding)
+    }
+
+    /// Hidden states [tokens, hidden] after the embedding, in half precision as the output's table has them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for a token outside the vocabulary; as the files and the transform report.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let LlamaConfig { vocab_size, hidden_size, .. } = *self.config();
+        let table = self.stored(EMBEDDING_TABLE, &[vocab_size, hidden_size])?;
+        let (bytes, shape) = (table_rows(&table, tokens)?, [tokens.len(), hidden_size]);
+        let rows = Floats::stored(TensorView { bytes: &bytes, shape: &shape, ..table });
+        let rows = self.transform.apply(Place::Embedding, rows, self.model.checkpoint())?;
+        Ok(rows.view().to_f16()?.iter().map(|value| value.to_f32()).collect())
+    }
+
+    /// The norm before a block `[hidden]`.
+    ///
+    /// # Errors
+    /// As the files and the transform report.
+    pub fn norm(&self, block: &BlockSpec) -> Result<Floats<'_>> {
+        let name = format!("{}.weight", block.norm);
+        self.tensor(&name, &[self.config().hidden_size], Place::Norm(block))
+    }
+
+    /// The norm before the head `[hidden]`.
+    ///
+    /// # Errors
+    /// As the files and the transform report.
+    pub fn last_norm(&self) -> Result<Floats<'_>> {
+        self.tensor(&format!("{LAST_NORM}.weight"), &[self.config().hidden_size], Place::LastNorm)
+    }
+
+    /// Loads block `index` in half precision.
+    ///
+    /// # Errors
+    /// As the files, the transform and the device report.
+    pub fn block(&self, index: usize) -> Result<Block> {
+        let spec = &self.blocks[index];
+        let norm = self.upload(&spec.norm, &self.norm(spec)?)?;
+        let linear = |group: &GroupSpec, linear: &LinearSpec| {
+            let site = Site { block: spec, input: group.input, linear };
+            let bias: Option<Vec<f32>> = self.bias_of(site)?.map(|bias| bias.view().to_f32()).transpose()?;
+            let weight = self.weight_of(site)?;
+            let view = weight.view();
+            let row_bytes = view.bytes.len() / linear.n;
+            let rows = |range: Range<usize>| {
+                let bytes = &view.bytes[range.start * row_bytes..range.end * row_bytes];
+                TensorView { bytes, ..view }.to_f16()
+            };
+            let LinearSpec { name, n, k, .. } = linear;
+            let matrix = DenseMatrix::upload(self.device(), name, *n, *k, rows, bias.as_deref())?;
+            Ok(Arc::new(Linear::Dense(matrix)))
+        };
+        let groups = spec.groups.iter().map(|group| {
+            let linears = group.linears.iter().map(|one| linear(group, one)).collect::<Result<_>>()?;
+            Ok(LinearGroup::new(linears))
+        });
+        Ok(Block::new(spec.clone(), norm, groups.collect::<Result<_>>()?))
+    }
+
+    /// The weight of a linear on the device, ready for quantizing.
+    ///
+    /// # Errors
+    /// As the files, the transform and the device report; [`crate::Error::Numerical`] when a weight is not finite.
+    pub fn weights(&self, site: Site<'_>) -> Result<FloatWeights> {
+        self.quantizable(site.linear, &self.weight_of(site)?)
+    }
+
+    /// The bias of a linear, where it has one.
+    ///
+    /// # Errors
+    /// As the files and the transform report.
+    pub fn bias(&self, site: Site<'_>) -> Result<Option<Vec<f16>>> {
+        self.bias_of(site)?.map(|bias| bias.view().to_f16()).transpose()
+    }
+
+    /// The weight of the head on the device, ready for quantizing.
+    ///
+    /// # Errors
+    /// As [`Source::weights`].
+    pub fn head_weights(&self) -> Result<FloatWeights> {
+        let spec = head_spec(self.config());
+        let name = head_weight(self.model.checkpoint(), self.config());
+        self.quantizable(&spec, &self.tensor(&name, &[spec.n, spec.k], Place::Head)?)
+    }
+
+    /// Values of a norm [1, hidden] on the device.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn upload(&self, name: &str, norm: &Floats<'_>) -> Result<Tensor> {
+        Tensor::upload(self.device(), name, &norm.view().to_f32()?, self.config().hidden_size)
+    }
+
+    fn weight_of(&self, site: Site<'_>) -> Result<Floats<'_>> {
+        let LinearSpec { name, n, k, .. } = site.linear;
+        self.tensor(&format!("{name}.weight"), &[*n, *k], Place::Weight(site))
+    }
+
+    fn bias_of(&self, site: Site<'_>) -> Result<Option<Floats<'_>>> {
+        let LinearSpec { name, n, bias, .. } = site.linear;
+        bias.then(|| self.tensor(&format!("{name}.bias"), &[*n], Place::Bias(site))).transpose()
+    }
+
+    fn quantizable(&self, spec: &LinearSpec, weight: &Floats<'_>) -> Result<FloatWeights> {
+        FloatWeights::upload(self.device(), &spec.name, &weight.view().to_f32()?, (spec.n, spec.k))
+    }
+
+    /// A tensor of a known shape, through the transform.
+    fn tensor(&self, name: &str, shape: &[usize], place: Place<'_>) -> Result<Floats<'_>> {
+        let stored = Floats::stored(self.stored(name, shape)?);
+        self.transform.apply(place, stored, self.model.checkpoint())
+    }
+
+    /// A tensor of a known shape, as it is stored.
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
+        let view = self.model.checkpoint().get(name)?;
+        view.expect_shape(shape)?;
+        Ok(view)
+    }
+}
+
+/// The rows of a table [vocabulary, hidden] for `tokens`, as they are stored: [tokens, hidden].
+fn table_rows(table: &TensorView<'_>, tokens: &[u32]) -> Result<Vec<u8>> {
+    let vocabulary = table.shape[0];
+    let row_bytes = table.bytes.len() / vocabulary;
+    let mut rows = Vec::with_capacity(tokens.len() * row_bytes);
+    for &token in tokens {
+        let token = token as usize;
+        if token >= vocabulary {
+            let message = format!("token id {token} where the vocabulary has {vocabulary}");
+            return Err(Error::argument("tokens", message));
+        }
+        rows.extend_from_slice(&table.bytes[token * row_bytes..(token + 1) * row_bytes]);
+    }
+    Ok(rows)
 }

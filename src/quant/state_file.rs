@@ -16,8 +16,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::atomic::AtomicFile;
 use crate::error::{Error, Result};
+use crate::formats::atomic::AtomicFile;
 
 const MAGIC: &[u8; 8] = b"EXLAYST1";
 const HEADER: usize = 64;

@@ -108,3 +108,113 @@ fn wrong_calls_are_refused() {
     refused(ShardWriter::create(full.path(), 1), &["output.safetensors", "in the way"]);
     refused(ShardWriter::create(target.path().join("none"), 1), &["none"]);
 }
+
+/// Six tensors of two widths, the fifth larger than a shard of 800 bytes.
+fn tensors() -> Vec<(String, Dtype, usize)> {
+    let sizes = [
+        (Dtype::F32, 100),
+        (Dtype::F16, 51),
+        (Dtype::I32, 60),
+        (Dtype::F16, 7),
+        (Dtype::F32, 300),
+        (Dtype::I16, 4),
+    ];
+    sizes.iter().enumerate().map(|(at, &(dtype, elements))| (format!("t{at}"), dtype, elements)).collect()
+}
+
+/// Writes tensors from `first` on, the work being kept after each, until the writer is to die before number `until`.
+fn write_from(writer: &mut ShardWriter, first: usize, until: usize) {
+    for (at, (name, dtype, elements)) in tensors().into_iter().enumerate().take(until).skip(first) {
+        let bytes: Vec<u8> = (0..elements * dtype.size()).map(|i| (i * 7 + at) as u8).collect();
+        writer.write(&name, dtype, &[elements], &bytes).unwrap();
+        if at % 2 == 1 {
+            writer.keep(at + 1).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_writer_goes_on_where_another_was_killed() {
+    let whole = directory(&[]);
+    let mut writer = ShardWriter::create(whole.path(), 800).unwrap();
+    write_from(&mut writer, 0, 6);
+    let expected: Vec<_> = writer.finish().unwrap().iter().map(|path| std::fs::read(path).unwrap()).collect();
+    assert_eq!(expected.len(), 3);
+    for first in 0..=6 {
+        for second in first..=6 {
+            let target = directory(&[]);
+            let mut writer = ShardWriter::create(target.path(), 800).unwrap();
+            writer.keep(0).unwrap();
+            write_from(&mut writer, 0, first);
+            // Dropped as a kill leaves it but for the buffers, which are to be cut off.
+            drop(writer);
+            let (mut writer, mark) = ShardWriter::resume(target.path(), 800).unwrap().unwrap();
+            assert_eq!(mark, first / 2 * 2);
+            write_from(&mut writer, mark, second);
+            drop(writer);
+            let (mut writer, mark) = ShardWriter::resume(target.path(), 800).unwrap().unwrap();
+            assert_eq!(mark, second / 2 * 2);
+            write_from(&mut writer, mark, 6);
+            let paths = writer.finish().unwrap();
+            assert_eq!(paths.iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>(), expected);
+            // Once more after the files have their names.
+            let (mut writer, mark) = ShardWriter::resume(target.path(), 800).unwrap().unwrap();
+            write_from(&mut writer, mark, 6);
+            assert_eq!(writer.finish().unwrap(), paths);
+            assert_eq!(names(target.path()).iter().filter(|name| name.ends_with(".partial")).count(), 1);
+        }
+    }
+}
+
+/// A shard of many gigabytes is joined in steps, each of which is noted.
+#[test]
+fn joining_goes_on_where_it_was() {
+    let whole = directory(&[]);
+    let mut writer = ShardWriter::create(whole.path(), 800).unwrap();
+    write_from(&mut writer, 0, 6);
+    let expected: Vec<_> = writer.finish().unwrap().iter().map(|path| std::fs::read(path).unwrap()).collect();
+    let size = expected[0].len();
+    for joined in [1, 8, size / 3, size - 757, size - 756, size - 300, size - 116, size - 115, size - 1, size]
+    {
+        let target = directory(&[]);
+        let mut writer = ShardWriter::create(target.path(), 800).unwrap();
+        write_from(&mut writer, 0, 4);
+        drop(writer);
+        let journal = target.path().join("writer.partial");
+        let mut text: serde_json::Value = serde_json::from_slice(&std::fs::read(&journal).unwrap()).unwrap();
+        text["current"]["joined"] = joined.into();
+        std::fs::write(&journal, text.to_string()).unwrap();
+        // What was written after the last note does not count.
+        let there = [&expected[0][..joined], &[0; 50]].concat();
+        std::fs::write(target.path().join("shard-00001.partial"), there).unwrap();
+        let (mut writer, mark) = ShardWriter::resume(target.path(), 800).unwrap().unwrap();
+        write_from(&mut writer, mark, 6);
+        let paths = writer.finish().unwrap();
+        let found: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        assert!(found == expected, "{joined} of {size} bytes");
+    }
+}
+
+#[test]
+fn a_writer_does_not_go_on_with_what_has_changed() {
+    let kept = || {
+        let target = directory(&[]);
+        let mut writer = ShardWriter::create(target.path(), 800).unwrap();
+        write_from(&mut writer, 0, 6);
+        target
+    };
+    let resumes =
+        |target: &tempfile::TempDir, limit| ShardWriter::resume(target.path(), limit).unwrap().is_some();
+    assert!(resumes(&kept(), 800));
+    assert!(!resumes(&kept(), 801), "another limit");
+    assert!(!resumes(&directory(&[]), 800), "nothing was kept");
+    for name in ["narrow.partial", "shard-00001.partial", "writer.partial"] {
+        let target = kept();
+        let path = target.path().join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(!resumes(&target, 800), "{name} is cut short");
+        std::fs::remove_file(&path).unwrap();
+        assert!(!resumes(&target, 800), "{name} is gone");
+    }
+}

@@ -1,11 +1,13 @@
 //! A conversion that is killed again and again, at random and while it writes, ends in the bytes of one that is not.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::Value;
 
 use crate::{Convert, expect, files, shared};
 
@@ -151,4 +153,62 @@ fn measuring_survives_kills() {
     let convert = Convert::new(&shared().model, &work).with("-om", &output);
     through_kills(&convert, &work, &output, 6, Duration::from_secs(8), 7);
     assert_eq!(std::fs::read(&output).unwrap(), std::fs::read(&shared().measurement).unwrap());
+}
+
+/// Steps of writing the output that the journal says are done.
+fn written(output: &Path) -> u64 {
+    let journal = output.with_file_name("out.exlay-partial").join("writer.partial");
+    let journal = std::fs::read(journal).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    journal.map_or(0, |journal| journal["mark"].as_u64().unwrap())
+}
+
+/// Identity of a file, whatever its name.
+#[cfg(unix)]
+fn inode(path: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
+}
+
+/// A job that is finished but for its output, which is written to `out` in three files.
+fn to_compile(home: &Path) -> (Convert, std::path::PathBuf, BTreeMap<String, Vec<u8>>) {
+    let (work, output) = (home.join("work"), home.join("out"));
+    let convert = Convert::new(&shared().model, &work)
+        .with("-m", &shared().measurement)
+        .with("-cf", &output)
+        .with("-ss", "1");
+    expect(&convert.run(), 0);
+    let expected = files(&output);
+    assert!(expected.contains_key("output-00003-of-00003.safetensors"), "{:?}", expected.keys());
+    std::fs::remove_dir_all(&output).unwrap();
+    (convert, output, expected)
+}
+
+#[test]
+#[cfg(unix)]
+fn compiling_goes_on_after_kills() {
+    let home = tempfile::tempdir().unwrap();
+    let (convert, output, expected) = to_compile(home.path());
+    let first = home.path().join("out.exlay-partial/shard-00001.partial");
+    let (mut kills, mut shard) = (0, None);
+    // The embedding, four blocks and the head.
+    for step in 1..=6 {
+        let mut child = convert.command().stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let before = written(&output);
+        while child.try_wait().unwrap().is_none() && written(&output) < step {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        child.kill().unwrap();
+        kills += usize::from(!child.wait().unwrap().success());
+        if output.exists() {
+            break;
+        }
+        assert!(written(&output) >= step.max(before), "no step is lost");
+        shard = shard.or_else(|| first.exists().then(|| inode(&first)));
+    }
+    assert!(kills >= 3, "{kills} kills");
+    expect(&convert.run(), 0);
+    assert!(files(&output) == expected);
+    let found = inode(&output.join("output-00001-of-00003.safetensors"));
+    assert_eq!(Some(found), shard, "what was complete after the first kill is not written anew");
+    let left = std::fs::read_dir(home.path()).unwrap().count();
+    assert_eq!(left, 2, "the working directory and the output");
 }

@@ -6,7 +6,9 @@ mod bad_input;
 mod job;
 mod kill;
 mod result;
+mod streams;
 mod targets;
+mod transform;
 
 #[path = "../support/mod.rs"]
 #[allow(unreachable_pub, reason = "other targets have it as their root")]

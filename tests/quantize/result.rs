@@ -9,7 +9,7 @@ use exlay::generate::eval::text_tokens;
 use exlay::generate::{EvalOptions, evaluate};
 use exlay::gpu::DeviceOptions;
 use exlay::model::{Placement, blocks};
-use exlay::quant::compile::recount;
+use exlay::quant::recount::recount;
 use serde_json::Value;
 
 use crate::{Convert, expect, files, shared, support};
@@ -31,8 +31,10 @@ fn a_complete_directory_at_the_bits_asked_for() {
     let convert = Convert::new(&shared().model, &home.path().join("work"))
         .with("-m", &shared().measurement)
         .with("-cf", &output)
-        .with("-b", "3.2");
-    let stderr = expect(&convert.run(), 0);
+        .with("-b", "3.2")
+        .flag("--json");
+    let converted = convert.run();
+    let stderr = expect(&converted, 0);
     assert!(stderr.contains("-- Allocated 3."), "{stderr}");
 
     let written = files(&output);
@@ -92,7 +94,20 @@ fn a_complete_directory_at_the_bits_asked_for() {
 
     let per_weight = bits as f64 / weights as f64;
     assert!(per_weight > 3.19 && per_weight <= 3.2, "{per_weight}");
-    assert_eq!(recount(&output).unwrap().bits_per_weight, per_weight);
+    let counted = recount(&output).unwrap();
+    assert_eq!(counted.bits_per_weight, per_weight);
+    let bytes = |part: &str| -> u64 {
+        let names = stored.iter().filter(|name| name.contains(part));
+        names.map(|name| checkpoint.get(name).unwrap().bytes.len() as u64).sum()
+    };
+    let parts = [counted.decoder_bytes, counted.head_bytes, counted.embedding_bytes, counted.norm_bytes];
+    assert_eq!(parts, [bytes("_proj.q_"), bytes("lm_head."), bytes("embed_tokens"), bytes("norm.weight")]);
+    assert_eq!((counted.bias_bytes, counted.total_bytes), (0, parts.iter().sum()));
+    let report: Value = serde_json::from_slice(&converted.stdout).unwrap();
+    for (name, bytes) in ["decoder", "head", "embedding", "norm"].iter().zip(parts) {
+        assert_eq!(report[format!("{name}_bytes")], bytes, "{name}");
+    }
+    assert_eq!((&report["bias_bytes"], &report["total_bytes"]), (&0.into(), &counted.total_bytes.into()));
 }
 
 /// Eight-bit options leave nearly nothing of the model; three bits chosen by error stay far below what rounding each

@@ -1,6 +1,6 @@
 //! The whole example model at several targets from one measurement.
 
-use exlay::quant::compile::recount;
+use exlay::quant::recount::recount;
 
 use crate::result::divergence;
 use crate::{Convert, expect, support};

@@ -29,14 +29,10 @@ pub(crate) fn run(args: &ConvertArgs, global: &GlobalArgs) -> anyhow::Result<()>
     let converted = convert(&device, &conversion, &mut terminal)?;
     terminal.close();
     let mut report = ConvertReport {
-        output: PathBuf::new(),
-        target_bits_per_weight: None,
-        bits_per_weight: None,
-        head_bits_per_weight: None,
-        total_bytes: None,
         seconds: started.elapsed().as_secs_f64(),
         peak_device_bytes: device.memory().peak,
         peak_host_bytes: peak_host_bytes(),
+        ..ConvertReport::default()
     };
     match converted {
         Converted::Measurement(path) => report.output = path,
@@ -45,6 +41,11 @@ pub(crate) fn run(args: &ConvertArgs, global: &GlobalArgs) -> anyhow::Result<()>
             report.target_bits_per_weight = Some(conversion.bits);
             report.bits_per_weight = Some(recount.bits_per_weight);
             report.head_bits_per_weight = Some(recount.head_bits_per_weight);
+            report.decoder_bytes = Some(recount.decoder_bytes);
+            report.head_bytes = Some(recount.head_bytes);
+            report.embedding_bytes = Some(recount.embedding_bytes);
+            report.norm_bytes = Some(recount.norm_bytes);
+            report.bias_bytes = Some(recount.bias_bytes);
             report.total_bytes = Some(recount.total_bytes);
         }
     }
@@ -160,13 +161,12 @@ impl Reporter for Terminal {
     }
 }
 
-/// Most host memory of this process at once, where the system tells (Linux), else 0.
-fn peak_host_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kibibytes = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
+/// Most host memory of this process at once, where the system tells (Linux).
+fn peak_host_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use std::fmt::{Display, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::quant::fingerprint::hex;
 
 /// Values by the name under which the user knows them, such as `--bits`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,12 @@ impl Inputs {
     /// The value of an input.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// SHA-256 in hex of all names and values: whatever is made from the same inputs is the same.
+    pub fn fingerprint(&self) -> String {
+        let text = serde_json::to_string(self).expect("only strings");
+        hex(Sha256::new_with_prefix(text))
     }
 
     /// Fails with every difference between these recorded inputs and those given now.

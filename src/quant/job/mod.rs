@@ -8,7 +8,7 @@
 mod inputs;
 mod record;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 pub use inputs::Inputs;
 use record::{Found, Record};
 
-use super::atomic::remove_partial;
+use super::lock::lock;
 use super::state_file::is_state_file;
 use crate::error::{Error, Result};
+use crate::formats::atomic::remove_partial;
 
 /// The stages of a conversion, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,7 +75,7 @@ impl Job {
         let path = directory.join(JOB);
         // Looked at before anything is written: a directory that is refused stays as it was.
         Record::find(&path)?;
-        let lock = lock(&directory)?;
+        let lock = lock_directory(&directory)?;
         let (record, opening) = match Record::find(&path)? {
             Found::Nothing => (Record::new(inputs), Opening::Fresh),
             Found::Damaged => {
@@ -107,6 +108,11 @@ impl Job {
             Found::Job(record) => Some(record.inputs),
             Found::Nothing | Found::Damaged => None,
         })
+    }
+
+    /// Everything that its results depend on.
+    pub fn inputs(&self) -> &Inputs {
+        &self.record.inputs
     }
 
     /// The stage to work on.
@@ -157,19 +163,6 @@ impl Job {
         Ok(path)
     }
 
-    /// Deletes a file of the job; does nothing when it does not list one of that name.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn discard(&mut self, name: &str) -> Result<()> {
-        if !self.record.files.contains(name) {
-            return Ok(());
-        }
-        remove(&self.path(name))?;
-        self.record.files.remove(name);
-        self.save()
-    }
-
     /// Names of all files of the job, besides `job.json` and `job.lock`.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.record.files.iter().map(String::as_str)
@@ -185,20 +178,9 @@ pub fn block_name(what: &str, block: usize) -> String {
     format!("{what}-{block:05}.state")
 }
 
-fn lock(directory: &Path) -> Result<File> {
-    let path = directory.join(LOCK);
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::file(
-            directory,
-            "another exlay is working in this directory; wait for it or use another --work-dir",
-        )),
-        // Some network file systems have no locks; then nothing warns of a second process.
-        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(error)) => Err(Error::io(&path)(error)),
-    }
+fn lock_directory(directory: &Path) -> Result<File> {
+    let message = "another exlay is working in this directory; wait for it or use another --work-dir";
+    lock(&directory.join(LOCK))?.ok_or_else(|| Error::file(directory, message))
 }
 
 /// Removes a file and what a killed process left of it; no file is no error.

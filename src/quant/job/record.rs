@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Inputs, Stage};
 use crate::error::{Error, Result};
-use crate::quant::atomic::write_atomic;
+use crate::formats::atomic::write_atomic;
 use crate::quant::fingerprint::hex;
 
 const PROGRAM: &str = "exlay";

@@ -1,7 +1,7 @@
 //! Tests of the job.
 
 use super::*;
-use crate::quant::atomic::{AtomicFile, write_atomic};
+use crate::formats::atomic::{AtomicFile, write_atomic};
 use crate::quant::state_file::write_state;
 
 fn inputs(bits: f64) -> Inputs {
@@ -111,18 +111,6 @@ fn a_file_of_someone_else_is_not_overwritten() {
     let error = job.claim("measurement.json").unwrap_err().to_string();
     assert!(error.contains("measurement.json") && error.contains("move it away"), "{error}");
     assert_eq!(job.files().count(), 0);
-}
-
-#[test]
-fn discarded_files_are_gone() {
-    let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("mine"), "x").unwrap();
-    let (mut job, _) = open(directory.path(), true);
-    write_state(job.claim("a.state").unwrap(), "block", b"x").unwrap();
-    job.discard("a.state").unwrap();
-    job.discard("a.state").unwrap();
-    job.discard("mine").unwrap();
-    assert_eq!(names(directory.path()), [JOB, LOCK, "mine"]);
 }
 
 /// Cut at every length or with any byte changed, a job is damaged, foreign or unchanged, never a

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::allocate::Candidate;
-use super::atomic::write_atomic;
 use super::fingerprint::ModelIdentity;
 use super::recipe::{BlockKind, Recipe};
 use super::state_file::{read_state, write_state};
 use crate::error::{Error, Result};
+use crate::formats::atomic::write_atomic;
 
 /// The first field of the file.
 const FORMAT: &str = "exlay measurement";

@@ -49,10 +49,9 @@ impl AtomicFile {
             let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.sync_all()?;
             drop(file);
-            fs::rename(&self.partial, &self.path)?;
-            sync_directory(parent(&self.path))
+            fs::rename(&self.partial, &self.path)
         };
-        let result = done().map_err(Error::io(&self.path));
+        let result = done().map_err(Error::io(&self.path)).and_then(|()| sync_parent(&self.path));
         if result.is_err() {
             remove_partial(&self.path);
         }
@@ -103,14 +102,19 @@ fn parent(path: &Path) -> &Path {
 ///
 /// # Errors
 /// As the system reports.
-pub(super) fn sync_parent(path: &Path) -> Result<()> {
-    let directory = parent(path);
-    sync_directory(directory).map_err(Error::io(directory))
+pub fn sync_parent(path: &Path) -> Result<()> {
+    sync_directory(parent(path))
 }
 
-/// Makes renames in a directory durable, where the system has a way to.
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+/// Makes new names in a directory durable, where the system has a way to.
+///
+/// # Errors
+/// As the system reports.
+pub fn sync_directory(directory: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io(directory))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

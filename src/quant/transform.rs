@@ -1,0 +1,117 @@
+//! What happens to a model's float tensors on their way into the converter, each with its place in the model.
+//!
+//! A [`Transform`] changes the tensors of a model so that it computes the same and quantizes better. It sees every tensor:
+//! the embedding, the norms, the linears with their roles, their biases and the head; and it decides whether the
+//! model still counts as one whose head is its embedding. Who reads the tensors and when is not known here
+//! ([`super::source`]).
+
+use crate::Result;
+use crate::formats::safetensors::{Checkpoint, Dtype, TensorView};
+use crate::model::{BlockSpec, LinearSpec, Role};
+
+/// Where a tensor stands in a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// Rows of the embedding table, `[rows, hidden]`: all of them in order, or those of some tokens.
+    Embedding,
+    /// The norm before a block, `[hidden]`.
+    Norm(&'a BlockSpec),
+    /// The weight of a linear, `[n, k]`.
+    Weight(Site<'a>),
+    /// The bias of a linear, `[n]`.
+    Bias(Site<'a>),
+    /// The norm before the head, `[hidden]`.
+    LastNorm,
+    /// The head, `[vocabulary, hidden]`; where the source ties it to the embedding, that is what comes here.
+    Head,
+}
+
+/// A linear and what it stands between; its output's role is in its own specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site<'a> {
+    /// Its block.
+    pub block: &'a BlockSpec,
+    /// What it takes.
+    pub input: Role,
+    /// The linear.
+    pub linear: &'a LinearSpec,
+}
+
+/// A change of all float tensors.
+///
+/// A tensor may be asked for more than once and in any order: the answer depends on the tensor, its place and the
+/// source alone.
+pub trait Transform {
+    /// Tells results of this transform from those of others, its parameters included; empty for none.
+    fn id(&self) -> String;
+
+    /// The tensor that takes the place of a stored one. `source` has the others, such as a norm that is to be folded into
+    /// the linears after it.
+    ///
+    /// # Errors
+    /// As the files report.
+    fn apply<'a>(&self, place: Place<'_>, stored: Floats<'a>, source: &Checkpoint) -> Result<Floats<'a>>;
+
+    /// What config.json says of the head, `tied` being what the source says: true where embedding and head may be
+    /// one tensor, which no longer holds once they were changed in different ways.
+    fn tied(&self, tied: bool) -> bool;
+}
+
+/// The transform that leaves everything as it is stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity;
+
+impl Transform for Identity {
+    fn id(&self) -> String {
+        String::new()
+    }
+
+    fn apply<'a>(&self, _: Place<'_>, stored: Floats<'a>, _: &Checkpoint) -> Result<Floats<'a>> {
+        Ok(stored)
+    }
+
+    fn tied(&self, tied: bool) -> bool {
+        tied
+    }
+}
+
+/// A float tensor: as it is stored, without a copy, or with other values.
+#[derive(Clone, Debug)]
+pub struct Floats<'a> {
+    stored: TensorView<'a>,
+    changed: Option<Vec<u8>>,
+}
+
+impl<'a> Floats<'a> {
+    /// A tensor as it is stored.
+    pub fn stored(stored: TensorView<'a>) -> Self {
+        Self { stored, changed: None }
+    }
+
+    /// Sizes, outermost first.
+    pub fn shape(&self) -> &'a [usize] {
+        self.stored.shape
+    }
+
+    /// The same tensor with each value replaced by what `change` makes of all of them, row-major.
+    ///
+    /// # Errors
+    /// As [`TensorView::to_f32`]; [`crate::Error::Tensor`] when the number of values is another.
+    pub fn map(self, change: impl FnOnce(Vec<f32>) -> Vec<f32>) -> Result<Self> {
+        let values = change(self.view().to_f32()?);
+        if values.len() != self.stored.elements() {
+            let message = format!("a transform makes {} values of {}", values.len(), self.stored.elements());
+            return Err(self.stored.error(message));
+        }
+        let changed = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Ok(Self { changed: Some(changed), ..self })
+    }
+
+    /// The tensor to read: single precision once it was changed.
+    pub fn view(&self) -> TensorView<'_> {
+        match &self.changed {
+            Some(bytes) => TensorView { dtype: Dtype::F32, bytes, ..self.stored },
+            None => self.stored,
+        }
+    }
+}
