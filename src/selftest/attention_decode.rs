@@ -70,10 +70,11 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     boxed(match shapes {
         Shapes::Small => {
             let rows = vec![at(1, 300), idle, at(0, 0), at(2, 255)];
+            let eight = (0..8).map(|row| if row == 3 { idle } else { at(row, 255 - 30 * row) }).collect();
             vec![
-                case(rows.clone(), 3, 2, (14, 2, 64), OwnKeys::New),
-                // So many heads that a context is one split.
-                AttentionDecode { form: Form::Fixed, ..case(rows, 3, 2, (128, 64, 8), OwnKeys::New) },
+                case(rows, 3, 2, (14, 2, 64), OwnKeys::New),
+                // So many rows and heads that a context is one split.
+                AttentionDecode { form: Form::Fixed, ..case(eight, 8, 1, (128, 128, 8), OwnKeys::New) },
                 AttentionDecode {
                     precision: CachePrecision::Single,
                     ..case((0..7).map(|row| at(0, 252 + row)).collect(), 1, 2, (4, 1, 24), OwnKeys::Stored)
