@@ -1,6 +1,6 @@
 //! `exlay generate`: flags and texts of a generation.
 
-mod report;
+pub(crate) mod report;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

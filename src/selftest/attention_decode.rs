@@ -1,25 +1,24 @@
 //! Cases of `attention_decode`, `attention_join` and `kv_write`, which a decode step runs one after the other.
 
-use std::ops::Range;
+mod inputs;
 
 use half::f16;
 use rayon::prelude::*;
 
+use self::inputs::Exact;
 use super::case::boxed;
-use super::compare::ROUNDOFF;
-use super::softmax::{Seen, gather, weights};
-use super::{Case, Comparison, Fault, POISON, Random, Row, Shapes, fused, poisoned, run_list};
+use super::softmax::{Seen, gather};
+use super::{Case, Comparison, Fault, POISON, Row, Shapes, fused, poisoned, run_list};
+use crate::Result;
 use crate::gpu::{Arithmetic, Device};
 use crate::ops::activation::{Activation, Partial};
 use crate::ops::attention_decode::{Cut, Decode, OwnKeys, Projections, attention_decode, cut};
 use crate::ops::attention_join::attention_join;
-use crate::ops::cache::{CachePrecision, PAGE, PagedCache, RowState};
+use crate::ops::cache::{CachePrecision, PAGE, RowState};
 use crate::ops::kv_write::kv_write;
 use crate::ops::residual_norm::Left;
 use crate::ops::rope::RopeTable;
-use crate::reference::attention_decode::Projected;
 use crate::reference::cache_write::Geometry;
-use crate::{Result, reference};
 
 /// Attention of some rows from the partial sums of their queries, keys and values, over a cache whose pages lie in another
 /// order and which holds no numbers from the rows' positions on.
@@ -71,10 +70,11 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     boxed(match shapes {
         Shapes::Small => {
             let rows = vec![at(1, 300), idle, at(0, 0), at(2, 255)];
+            let eight = (0..8).map(|row| if row == 3 { idle } else { at(row, 255 - 30 * row) }).collect();
             vec![
-                case(rows.clone(), 3, 2, (14, 2, 64), OwnKeys::New),
-                // So many heads that a context is one split.
-                AttentionDecode { form: Arithmetic::Fixed, ..case(rows, 3, 2, (128, 64, 8), OwnKeys::New) },
+                case(rows, 3, 2, (14, 2, 64), OwnKeys::New),
+                // So many rows and heads that a context is one split.
+                AttentionDecode { form: Arithmetic::Fixed, ..case(eight, 8, 1, (128, 128, 8), OwnKeys::New) },
                 AttentionDecode {
                     precision: CachePrecision::Single,
                     ..case((0..7).map(|row| at(0, 252 + row)).collect(), 1, 2, (4, 1, 24), OwnKeys::Stored)
@@ -91,31 +91,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     })
 }
 
-/// What the device is given.
-struct Inputs {
-    pages: Vec<u32>,
-    /// Keys and values in the cache, not a number from a row's position on.
-    caches: [Vec<f32>; 2],
-    partial: Vec<f32>,
-    frequencies: Vec<f64>,
-}
-
-/// Exact values of the rows, and how far single precision may be off.
-struct Exact {
-    rows: Projected,
-    errors: Projected,
-}
-
 impl AttentionDecode {
-    /// Columns of queries, keys and values, with some between them that are not to be touched, and of all.
-    fn columns(&self) -> ([Range<usize>; 3], usize) {
-        let (key_width, queries) = (self.kv_heads * self.dim, self.heads * self.dim);
-        let keys = queries + 32..queries + 32 + key_width;
-        let values = keys.end + 4..keys.end + 4 + key_width;
-        let all = values.end + 8;
-        ([0..queries, keys, values], all)
-    }
-
     fn cut(&self) -> Cut {
         cut(self.rows.len(), self.heads, self.kv_heads, self.pages_per_slot * PAGE)
     }
@@ -129,121 +105,10 @@ impl AttentionDecode {
         Geometry { page: PAGE, kv_heads, dim, pages_per_slot }
     }
 
-    fn positions(&self) -> Vec<u32> {
-        self.rows.iter().map(|row| row.position.map_or(u32::MAX, |position| position as u32)).collect()
-    }
-
-    /// The first position of a slot that its rows write.
-    fn written_from(&self, slot: usize) -> usize {
-        let of_slot = self.rows.iter().filter(|row| row.slot == slot).filter_map(|row| row.position);
-        of_slot.min().unwrap_or(usize::MAX)
-    }
-
     /// Where the values of a head at a position begin in the cache.
     fn place(&self, pages: &[u32], slot: usize, head: usize, position: usize) -> usize {
         let page = pages[slot * self.pages_per_slot + position / PAGE] as usize;
         ((page * self.kv_heads + head) * PAGE + position % PAGE) * self.dim
-    }
-
-    fn inputs(&self, seed: u64) -> Inputs {
-        let &Self { slots, pages_per_slot, kv_heads, dim, precision, sums, .. } = self;
-        let mut pages = Random::new(seed, "pages").permutation(slots * pages_per_slot + 1);
-        pages.truncate(slots * pages_per_slot);
-        let caches = ["keys", "values"].map(|name| {
-            let mut cache = Random::new(seed, name).values((pages.len() + 1) * PAGE * kv_heads * dim);
-            if precision == CachePrecision::Half {
-                cache.par_iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
-            }
-            for slot in 0..slots {
-                for position in self.written_from(slot)..pages_per_slot * PAGE {
-                    for head in 0..kv_heads {
-                        let from = self.place(&pages, slot, head, position);
-                        cache[from..from + dim].fill(f32::NAN);
-                    }
-                }
-            }
-            cache
-        });
-        let (columns, width) = self.columns();
-        let mut partial = Random::new(seed, "partial").values(sums * self.rows.len() * width);
-        for (row, values) in partial.chunks_exact_mut(width).enumerate() {
-            let used = self.rows[row % self.rows.len()].position.is_some();
-            for (column, value) in values.iter_mut().enumerate() {
-                let part = columns.iter().position(|columns| columns.contains(&column)).filter(|_| used);
-                // A query of 0.3 keeps the largest of a few hundred weights near a tenth.
-                *value *= part.map_or(f32::NAN, |part| [0.3, 1.0, 1.0][part]) / (sums as f32).sqrt();
-            }
-        }
-        let frequencies = (0..dim / 2).map(|i| 10_000_f64.powf(-2.0 * i as f64 / dim as f64)).collect();
-        Inputs { pages, caches, partial, frequencies }
-    }
-
-    fn exact(&self, inputs: &Inputs) -> Exact {
-        let &Self { dim, sums, .. } = self;
-        let (columns, width) = self.columns();
-        let summed = |partial: &[f32]| {
-            let summed = reference::attention_decode::sum(partial, sums);
-            reference::attention_decode::cut(&summed, width, columns.clone())
-        };
-        let magnitudes = summed(&inputs.partial.iter().map(|value| value.abs()).collect::<Vec<_>>());
-        // A tree of additions; for what is rotated, rounded cosines and sines, two products and their sum besides, of
-        // magnitudes |a·c| + |b·s|.
-        let depth = f64::from(sums.ilog2());
-        let rotated = |x: &[f64]| -> Vec<f64> {
-            let pair = |at: usize| x[at] + x[at / dim * dim + (at % dim + dim / 2) % dim];
-            (0..x.len()).map(|at| (depth + 3.0) * pair(at) * ROUNDOFF).collect()
-        };
-        let positions = self.positions();
-        Exact {
-            rows: reference::attention_decode::rotate(
-                &summed(&inputs.partial),
-                &positions,
-                &inputs.frequencies,
-                1.0,
-            ),
-            errors: Projected {
-                queries: rotated(&magnitudes.queries),
-                keys: rotated(&magnitudes.keys),
-                values: magnitudes.values.iter().map(|size| depth * size * ROUNDOFF).collect(),
-            },
-        }
-    }
-
-    /// Makes one input of the device wrong: the value that row 0 weighs most of those that lie in the cache, or, if it
-    /// sees none of them, its own.
-    fn spoil(&self, inputs: &mut Inputs, exact: &Exact) {
-        let &Self { dim, window, .. } = self;
-        let Row { slot, position: Some(position) } = self.rows[0] else { return };
-        let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let below = self.written_from(slot).min(position);
-        if first >= below {
-            inputs.partial[self.columns().0[2].start] += 1.0;
-            return;
-        }
-        let keys = gather(self.geometry(), &inputs.caches[0], &inputs.pages, slot, below - 1);
-        let weights = weights(&exact.rows.queries[..dim], &keys[first * dim..below * dim]);
-        let most = (0..weights.len()).max_by(|&a, &b| weights[a].total_cmp(&weights[b])).unwrap_or(0);
-        let place = self.place(&inputs.pages, slot, 0, first + most);
-        inputs.caches[1][place] += 1.0;
-    }
-
-    fn upload(&self, device: &Device, inputs: &Inputs) -> Result<PagedCache> {
-        let upload = |name: &str, values: &[f32]| match self.precision {
-            CachePrecision::Half => {
-                let halves: Vec<f16> = values.par_iter().map(|&value| f16::from_f32(value)).collect();
-                device.upload(name, &halves)
-            }
-            CachePrecision::Single => device.upload(name, values),
-        };
-        Ok(PagedCache {
-            precision: self.precision,
-            keys: upload("keys", &inputs.caches[0])?,
-            values: upload("values", &inputs.caches[1])?,
-            pages: device.upload("pages", &inputs.pages)?,
-            pages_per_slot: self.pages_per_slot,
-            kv_heads: self.kv_heads,
-            dim: self.dim,
-        })
     }
 
     fn read(&self, device: &Device, buffer: &crate::gpu::Buffer, count: usize) -> Result<Vec<f32>> {

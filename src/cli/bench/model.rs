@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::{percent, significant};
 use crate::cli::failure::Usage;
+use crate::cli::generate::report::Memory;
 use crate::cli::generate::{PROMPT_ROWS, default_context};
-use crate::cli::generate_report::Memory;
+
 use crate::cli::output::{self, Align, Table};
 use crate::cli::progress::Steps;
 use crate::cli::{Embedding, GlobalArgs, units};

@@ -67,6 +67,15 @@ pub(crate) struct Memory {
     pub(crate) peak: u64,
 }
 
+impl Memory {
+    /// The parts in words.
+    pub(crate) fn words(&self) -> String {
+        let [weights, cache, scratch, peak] =
+            [self.weights, self.cache, self.scratch, self.peak].map(units::bytes);
+        format!("weights {weights}, cache {cache}, scratch {scratch}, peak {peak}")
+    }
+}
+
 fn speed(tokens: usize, rate: f64) -> String {
     let rate = if rate.is_finite() { format!(", {rate:.1} tokens/s") } else { String::new() };
     format!("{tokens} tokens{rate}")
@@ -75,7 +84,6 @@ fn speed(tokens: usize, rate: f64) -> String {
 impl GenerateReport {
     /// The lines for stderr.
     pub(crate) fn statistics(&self) -> String {
-        let Memory { weights, cache, scratch, peak } = self.memory;
         let total = |tokens: fn(&TextReport) -> usize| -> usize {
             if self.rows.is_empty() {
                 return tokens(&self.first);
@@ -92,16 +100,13 @@ impl GenerateReport {
         };
         format!(
             "adapter     {}\nload        {}\nprompt      {}\n{}generation  {}, {steps}\n\
-             memory      weights {}, cache {}, scratch {}, peak {}\n",
+             memory      {}\n",
             self.adapter,
             units::seconds(self.load_seconds),
             speed(total(|text| text.prompt_token_ids.len()), self.prompt_tokens_per_second),
             rows.collect::<String>(),
             speed(total(|text| text.token_ids.len()), self.tokens_per_second),
-            units::bytes(weights),
-            units::bytes(cache),
-            units::bytes(scratch),
-            units::bytes(peak),
+            self.memory.words(),
         )
     }
 }
