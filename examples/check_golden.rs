@@ -1,11 +1,11 @@
 //! Holds greedy continuations and logits against a recording of transformers in float32.
 //!
-//! `cargo run --release --example check_golden -- MODEL GOLDEN.json`, the recordings being those in `tests/data`. Each step
+//! `cargo run --release --example check_golden -- MODEL GOLDEN.json [f32|fx16]`, the recordings being those in `tests/data`. Each step
 //! is fed the recorded token; a choice that differs counts as wrong unless the recorded margin is below 0.02.
 
 use std::path::Path;
 
-use exlay::gpu::{Device, DeviceOptions, select};
+use exlay::gpu::{Arithmetic, Device, DeviceOptions, select};
 use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions, Placement, Row};
 use serde_json::Value;
 
@@ -15,11 +15,12 @@ fn numbers(value: &Value) -> Vec<f64> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, golden] = arguments.as_slice() else {
-        return Err("usage: check_golden MODEL GOLDEN.json".into());
+    let [model, golden, arithmetic @ ..] = arguments.as_slice() else {
+        return Err("usage: check_golden MODEL GOLDEN.json [f32|fx16]".into());
     };
+    let arithmetic = arithmetic.first().map(|text| text.parse::<Arithmetic>()).transpose()?;
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(golden)?)?;
-    let device = Device::open(&select(None)?, DeviceOptions::default())?;
+    let device = Device::open(&select(None)?, DeviceOptions { arithmetic, ..DeviceOptions::default() })?;
     let options = LoadOptions {
         rows: 512,
         cache: CacheSize { slots: 1, context: 512 },

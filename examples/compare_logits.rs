@@ -1,6 +1,6 @@
 //! Holds exlay's logits against those that another engine recorded for the same tokens.
 //!
-//! `cargo run --release --example compare_logits -- MODEL RECORDED_DIR` where RECORDED_DIR holds a safetensors file with
+//! `cargo run --release --example compare_logits -- MODEL RECORDED_DIR [f32|fx16]` where RECORDED_DIR holds a safetensors file with
 //! `ids.N` (I32 [N]) and `logits.N` (F32 [N, vocabulary]) for some lengths N. Prints the largest difference and the mean KL
 //! divergence in nats for each length.
 
@@ -8,20 +8,21 @@ use std::path::Path;
 
 use exlay::formats::safetensors::Checkpoint;
 use exlay::generate::{Scores, score};
-use exlay::gpu::{Device, DeviceOptions, select};
+use exlay::gpu::{Arithmetic, Device, DeviceOptions, select};
 use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions, Placement, Row};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, recorded] = arguments.as_slice() else {
-        return Err("usage: compare_logits MODEL RECORDED_DIR".into());
+    let [model, recorded, arithmetic @ ..] = arguments.as_slice() else {
+        return Err("usage: compare_logits MODEL RECORDED_DIR [f32|fx16]".into());
     };
+    let arithmetic = arithmetic.first().map(|text| text.parse::<Arithmetic>()).transpose()?;
     let recorded = Checkpoint::open(recorded)?;
     let mut lengths: Vec<usize> =
         recorded.names().filter_map(|name| name.strip_prefix("logits.")?.parse().ok()).collect();
     lengths.sort_unstable();
     let context = lengths.last().copied().ok_or("no tensor is named logits.N")?;
-    let device = Device::open(&select(None)?, DeviceOptions::default())?;
+    let device = Device::open(&select(None)?, DeviceOptions { arithmetic, ..DeviceOptions::default() })?;
     let options = LoadOptions {
         rows: 512,
         cache: CacheSize { slots: 1, context },
@@ -43,6 +44,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let worst = pairs
             .flat_map(|(a, b)| a[..vocabulary].iter().zip(&b[..vocabulary]))
             .fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+        if ids.len() < 2 {
+            println!("{length:>6} token: largest difference {worst:.4}");
+            continue; // nothing is predicted, so there are no scores
+        }
         let mut scores = Scores::new(vocabulary, true);
         scores.begin_window(&ids)?;
         let own = score::Logits { values: &found, columns: llama.config().vocab_size };

@@ -23,4 +23,6 @@ pub mod selftest;
 pub mod generate;
 pub mod quant;
 
+pub mod bench;
+
 pub use error::{Error, Result};

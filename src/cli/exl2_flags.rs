@@ -71,7 +71,7 @@ const DROPPED: [Dropped; 7] = [
 ];
 
 /// Flags before the command that take a value.
-const GLOBAL_WITH_VALUE: [&str; 3] = ["--adapter", "--tier", "--vram"];
+const GLOBAL_WITH_VALUE: [&str; 4] = ["--adapter", "--tier", "--arithmetic", "--vram"];
 
 /// A command line for clap.
 #[derive(Debug)]

@@ -86,7 +86,7 @@ impl SamplingArgs {
 }
 
 /// Most rows of a pass over a prompt.
-const PROMPT_ROWS: usize = 512;
+pub(crate) const PROMPT_ROWS: usize = 512;
 
 /// A context that is not asked for is a multiple of this, a page of the cache.
 const CONTEXT_STEP: usize = 256;
@@ -178,7 +178,7 @@ fn model_settings(file: &GenerationConfig) -> SamplerSettings {
 }
 
 /// Room for prompt and text, as far as the model goes.
-fn default_context(prompt: usize, tokens: usize, limit: usize) -> usize {
+pub(crate) fn default_context(prompt: usize, tokens: usize, limit: usize) -> usize {
     let needed = prompt.saturating_add(tokens).max(1).min(limit);
     needed.next_multiple_of(CONTEXT_STEP).min(limit)
 }
@@ -217,25 +217,30 @@ pub(crate) struct Memory {
     pub(crate) peak: u64,
 }
 
+impl Memory {
+    /// The parts in words.
+    pub(crate) fn words(&self) -> String {
+        let [weights, cache, scratch, peak] =
+            [self.weights, self.cache, self.scratch, self.peak].map(units::bytes);
+        format!("weights {weights}, cache {cache}, scratch {scratch}, peak {peak}")
+    }
+}
+
 impl GenerateReport {
     /// The lines for stderr.
     pub(crate) fn statistics(&self) -> String {
-        let Memory { weights, cache, scratch, peak } = self.memory;
         let speed = |tokens: usize, rate: f64| {
             let rate = if rate.is_finite() { format!(", {rate:.1} tokens/s") } else { String::new() };
             format!("{tokens} tokens{rate}")
         };
         format!(
             "adapter     {}\nload        {}\nprompt      {}\ngeneration  {}\n\
-             memory      weights {}, cache {}, scratch {}, peak {}\n",
+             memory      {}\n",
             self.adapter,
             units::seconds(self.load_seconds),
             speed(self.prompt_token_ids.len(), self.prompt_tokens_per_second),
             speed(self.token_ids.len(), self.tokens_per_second),
-            units::bytes(weights),
-            units::bytes(cache),
-            units::bytes(scratch),
-            units::bytes(peak),
+            self.memory.words(),
         )
     }
 }

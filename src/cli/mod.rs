@@ -3,6 +3,7 @@
 //!
 //! Data goes to stdout, everything about the run to stderr. No arithmetic of the model is done here.
 
+mod bench;
 mod convert;
 mod devices;
 mod eval;
@@ -18,8 +19,9 @@ mod units;
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use exlay::gpu::{self, Device, DeviceOptions, Tier};
+use exlay::gpu::{self, Adapter, Arithmetic, Device, DeviceOptions, Tier};
 use exlay::model::Placement;
+use serde::Serialize;
 
 /// Quantizes Llama-family models to mixed-precision EXL2 and runs them on any GPU.
 #[derive(Debug, Parser)]
@@ -44,6 +46,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Devices(devices::DevicesArgs),
     Selftest(selftest::SelftestArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Flags that each command takes.
@@ -58,6 +61,10 @@ pub(crate) struct GlobalArgs {
     /// Use no more of the adapter than this tier of features: plain, subgroup or coop.
     #[arg(long, global = true, value_parser = str::parse::<Tier>, help_heading = "Device")]
     pub(crate) tier: Option<Tier>,
+    /// Multiply the few rows of generation with packed weights in this arithmetic: f32 or fx16 (16-bit fixed point). If not
+    /// given, the adapter's capabilities decide.
+    #[arg(long, global = true, value_parser = str::parse::<Arithmetic>, help_heading = "Device")]
+    pub(crate) arithmetic: Option<Arithmetic>,
     /// Use at most this much device memory, for example 8G or 512M.
     #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_size, help_heading = "Device")]
     pub(crate) vram: Option<u64>,
@@ -72,19 +79,30 @@ impl GlobalArgs {
     /// # Errors
     /// Without an adapter, or one that fits `--adapter`; as the driver reports.
     pub(crate) fn open_device(&self) -> exlay::Result<Device> {
+        self.open().map(|(_, device)| device)
+    }
+
+    /// The same with its adapter.
+    ///
+    /// # Errors
+    /// As [`GlobalArgs::open_device`].
+    pub(crate) fn open(&self) -> exlay::Result<(Adapter, Device)> {
         let adapter = gpu::select(self.adapter.as_deref())?;
         let options = DeviceOptions {
             tier: self.tier,
+            arithmetic: self.arithmetic,
             checked: self.checked,
             memory_limit: self.vram,
             ..DeviceOptions::default()
         };
-        Device::open(&adapter, options)
+        let device = Device::open(&adapter, options)?;
+        Ok((adapter, device))
     }
 }
 
 /// Where the rows of the embedding table are looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Embedding {
     /// On the device.
     Device,
@@ -116,6 +134,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args, &cli.global),
         Command::Devices(_) => devices::run(&cli.global),
         Command::Selftest(args) => selftest::run(args, &cli.global),
+        Command::Bench(args) => bench::run(&args, &cli.global),
     }
 }
 
@@ -139,7 +158,9 @@ mod tests {
     #[test]
     fn every_command_and_flag_has_help() {
         let mut flags = 0;
-        for command in Cli::command().get_subcommands() {
+        let cli = Cli::command();
+        let commands = cli.get_subcommands().flat_map(|one| one.get_subcommands().chain([one]));
+        for command in commands {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for flag in command.get_arguments() {
                 let name = format!("{} {}", command.get_name(), flag.get_id());

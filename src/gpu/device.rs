@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::Adapter;
 use super::buffer::Buffer;
-use super::capabilities::{Capabilities, Tier};
+use super::capabilities::{Arithmetic, Capabilities, Tier};
 use super::kernel::Kernel;
 use super::shader::Variant;
 use crate::{Error, Result};
@@ -22,6 +22,8 @@ const UPLOAD_WAITING: u64 = 64 << 20;
 pub struct DeviceOptions {
     /// Use no more than this tier.
     pub tier: Option<Tier>,
+    /// How few rows are multiplied with packed weights, if not as the capabilities tell.
+    pub arithmetic: Option<Arithmetic>,
     /// Build kernels with bounds checks and the other safety costs.
     pub checked: bool,
     /// Refuse to hold more bytes than this.
@@ -136,6 +138,11 @@ impl Device {
     /// The tier in use.
     pub fn tier(&self) -> Tier {
         self.0.tier
+    }
+
+    /// How few rows are multiplied with packed weights.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.0.options.arithmetic.unwrap_or_else(|| self.0.capabilities.arithmetic())
     }
 
     /// What kernels may use.

@@ -18,7 +18,7 @@ mod timing;
 
 pub use adapter::{Adapter, adapters, select};
 pub use buffer::{Buffer, VIEW_ALIGNMENT};
-pub use capabilities::{Capabilities, Tier};
+pub use capabilities::{Arithmetic, Capabilities, Tier};
 pub use device::{Device, DeviceOptions, Memory};
 pub use kernel::{Binding, Interface, Kernel, parse};
 pub use list::{CommandList, flat_grid};

@@ -1,6 +1,6 @@
 //! The last norm and the head: hidden states to scores of the vocabulary, a slice of rows at a time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::block::head_spec;
 use super::embedding::EMBEDDING_TABLE;
@@ -11,7 +11,7 @@ use super::weights::load_norm;
 
 use crate::Result;
 use crate::formats::config::LlamaConfig;
-use crate::gpu::{Buffer, CommandList, Device};
+use crate::gpu::{Buffer, CommandList, Device, Profile};
 use crate::ops::Tensor;
 use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
@@ -57,14 +57,14 @@ impl Head {
     /// As the source and the device report.
     pub fn load(device: &Device, source: &dyn WeightSource, config: &LlamaConfig) -> Result<Self> {
         let spec = head_spec(config);
-        let linear = match source.packed(&spec)? {
-            Some(matrix) => Linear::packed(device, &spec, &matrix, &[])?,
-            None => {
-                let name = head_weight(source, config);
-                Linear::Dense(load_dense(device, source, &name, [spec.n, spec.k], None)?)
-            }
+        let group = if source.has_packed(&spec) {
+            LinearGroup::load(device, source, &[spec])?
+        } else {
+            let name = head_weight(source, config);
+            let dense = load_dense(device, source, &name, [spec.n, spec.k], None)?;
+            LinearGroup::new(vec![Arc::new(Linear::Dense(dense))])
         };
-        Self::new(device, source, config, Arc::new(linear))
+        Self::with(device, source, config, group)
     }
 
     /// A head with these weights.
@@ -77,17 +77,41 @@ impl Head {
         config: &LlamaConfig,
         linear: Arc<Linear>,
     ) -> Result<Self> {
+        Self::with(device, source, config, LinearGroup::new(vec![linear]))
+    }
+
+    fn with(
+        device: &Device,
+        source: &dyn WeightSource,
+        config: &LlamaConfig,
+        group: LinearGroup,
+    ) -> Result<Self> {
         let hidden = config.hidden_size;
         let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(1, 256);
         Ok(Self {
             norm: load_norm(device, source, NORM, hidden)?,
-            group: LinearGroup::new(vec![linear]),
+            group,
             input: Tensor::zeros(device, "head input", rows, hidden)?,
             normed: Tensor::zeros(device, "head normed", rows, hidden)?,
             logits: Tensor::zeros(device, "logits", rows, config.vocab_size)?,
             eps: config.rms_norm_eps,
             prepared: Mutex::default(),
         })
+    }
+
+    /// The norm's weights [1, hidden].
+    pub(super) fn norm(&self) -> &Tensor {
+        &self.norm
+    }
+
+    /// The weights.
+    pub(super) fn group(&self) -> &LinearGroup {
+        &self.group
+    }
+
+    /// Bytes of what is no weight: room for a slice of rows.
+    pub fn room_bytes(&self) -> u64 {
+        [&self.input, &self.normed, &self.logits].iter().map(|tensor| tensor.buffer().bytes()).sum()
     }
 
     /// Rows of a slice.
@@ -101,24 +125,43 @@ impl Head {
     /// # Errors
     /// As the device reports.
     pub fn logits(&self, scratch: &Scratch, hidden: &Tensor, rows: &[usize]) -> Result<Vec<f32>> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = prepared.iter().position(|one| one.rows == rows && one.hidden.is(hidden.buffer()));
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let mut list = CommandList::new(hidden.device(), "head");
-                self.normed(&mut list, hidden, rows, &mut |list, normed| {
-                    self.group.record(list, scratch, normed, &[&self.logits], rows.len(), Store::Set)
-                })?;
-                if prepared.len() == MOST_PREPARED {
-                    prepared.remove(0);
-                }
-                prepared.push(Prepared { hidden: hidden.buffer().clone(), rows: rows.to_vec(), list });
-                prepared.len() - 1
-            }
-        };
+        // The lock is kept until the logits are read, which are the same memory for all lists.
+        let (prepared, at) = self.list(scratch, hidden, rows)?;
         prepared[at].list.run()?;
         self.logits.read(rows.len())
+    }
+
+    /// How long the commands take that yield the scores of these rows.
+    ///
+    /// # Errors
+    /// As [`Head::logits`].
+    pub fn profile(&self, scratch: &Scratch, hidden: &Tensor, rows: &[usize]) -> Result<Profile> {
+        let (prepared, at) = self.list(scratch, hidden, rows)?;
+        prepared[at].list.profile()
+    }
+
+    /// The lists that are kept, and the number of the one for these rows.
+    fn list(
+        &self,
+        scratch: &Scratch,
+        hidden: &Tensor,
+        rows: &[usize],
+    ) -> Result<(MutexGuard<'_, Vec<Prepared>>, usize)> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = prepared.iter().position(|one| one.rows == rows && one.hidden.is(hidden.buffer()));
+        if let Some(at) = known {
+            return Ok((prepared, at));
+        }
+        let mut list = CommandList::new(hidden.device(), "head");
+        self.normed(&mut list, hidden, rows, &mut |list, normed| {
+            self.group.record(list, scratch, normed, &[&self.logits], rows.len(), Store::Set)
+        })?;
+        if prepared.len() == MOST_PREPARED {
+            prepared.remove(0);
+        }
+        prepared.push(Prepared { hidden: hidden.buffer().clone(), rows: rows.to_vec(), list });
+        let at = prepared.len() - 1;
+        Ok((prepared, at))
     }
 
     /// Records the gathering and the norm of some rows of `hidden`; `then` records what is done with them.

@@ -10,7 +10,7 @@ use crate::gpu::{CommandList, Device};
 use crate::ops::matmul::{Store, matmul};
 use crate::ops::permute::permute;
 use crate::ops::quant_matmul::quant_matmul;
-use crate::ops::{DenseMatrix, Permutation, QuantMatrix, Tensor};
+use crate::ops::{DenseMatrix, GroupMember, Permutation, QuantGroup, QuantMatrix, Tensor};
 use crate::packing::PackedMatrix;
 
 /// Weights of a linear on a device.
@@ -22,19 +22,11 @@ pub enum Linear {
 }
 
 impl Linear {
-    /// Loads `spec`, packed if it is kept so. `known` are permutations to share.
+    /// Loads `spec` in half precision.
     ///
     /// # Errors
     /// As the source and the device report, with the tensor's name.
-    pub fn load(
-        device: &Device,
-        source: &dyn WeightSource,
-        spec: &LinearSpec,
-        known: &[Arc<Permutation>],
-    ) -> Result<Self> {
-        if let Some(matrix) = source.packed(spec)? {
-            return Self::packed(device, spec, &matrix, known);
-        }
+    fn load_dense(device: &Device, source: &dyn WeightSource, spec: &LinearSpec) -> Result<Self> {
         let weight = format!("{}.weight", spec.name);
         let bias = spec.bias.then(|| source.vector(&format!("{}.bias", spec.name), spec.n)).transpose()?;
         Ok(Self::Dense(load_dense(device, source, &weight, [spec.n, spec.k], bias.as_deref())?))
@@ -86,6 +78,26 @@ impl Linear {
     }
 }
 
+/// Loads linears of which not all are packed, each by itself.
+fn load_apart(
+    device: &Device,
+    source: &dyn WeightSource,
+    specs: &[LinearSpec],
+    packed: Vec<Option<PackedMatrix>>,
+) -> Result<Vec<Arc<Linear>>> {
+    let mut known: Vec<Arc<Permutation>> = Vec::new();
+    let mut linears = Vec::with_capacity(specs.len());
+    for (spec, matrix) in specs.iter().zip(packed) {
+        let loaded = match matrix {
+            Some(matrix) => Linear::packed(device, spec, &matrix, &known)?,
+            None => Linear::load_dense(device, source, spec)?,
+        };
+        known.extend(loaded.permutation().cloned());
+        linears.push(Arc::new(loaded));
+    }
+    Ok(linears)
+}
+
 /// Uploads the float matrix `name` of shape [n, k] slab by slab.
 ///
 /// # Errors
@@ -104,12 +116,39 @@ pub(super) fn load_dense(
 /// Linears that share an input.
 pub struct LinearGroup {
     linears: Vec<Arc<Linear>>,
+    together: Option<QuantGroup>,
 }
 
 impl LinearGroup {
     /// A group in the order of its specification.
     pub fn new(linears: Vec<Arc<Linear>>) -> Self {
-        Self { linears }
+        Self { linears, together: None }
+    }
+
+    /// Loads a group; if all of its linears are packed, they lie together ([`LinearGroup::together`]).
+    ///
+    /// # Errors
+    /// As the source and the device report, with the tensor's name.
+    pub fn load(device: &Device, source: &dyn WeightSource, specs: &[LinearSpec]) -> Result<Self> {
+        let packed: Vec<Option<PackedMatrix>> =
+            specs.iter().map(|spec| source.packed(spec)).collect::<Result<_>>()?;
+        if packed.iter().any(Option::is_none) {
+            return Ok(Self::new(load_apart(device, source, specs, packed)?));
+        }
+        let members: Vec<GroupMember<'_>> = specs
+            .iter()
+            .zip(packed.iter().flatten())
+            .map(|(spec, matrix)| GroupMember { label: &spec.name, matrix, n: spec.n })
+            .collect();
+        let label = specs.first().map_or("", |spec| &spec.name);
+        let (together, matrices) = QuantGroup::upload(device, label, &members)?;
+        let linears = matrices.into_iter().map(|matrix| Arc::new(Linear::Packed(matrix))).collect();
+        Ok(Self { linears, together: Some(together) })
+    }
+
+    /// All linears as operands of one product, where they are packed and were loaded as a group.
+    pub fn together(&self) -> Option<&QuantGroup> {
+        self.together.as_ref()
     }
 
     /// The linears.
@@ -120,6 +159,7 @@ impl LinearGroup {
     /// Puts another linear in the place of one.
     pub fn replace(&mut self, index: usize, linear: Arc<Linear>) {
         self.linears[index] = linear;
+        self.together = None;
     }
 
     /// Adds `outputs[i]` = x·`W[i]` for all linears; one gather of x for each order that occurs.

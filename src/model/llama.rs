@@ -6,6 +6,7 @@ use std::path::Path;
 use super::batch::{Batch, Row};
 use super::block::blocks;
 use super::cache::{Cache, CacheSize};
+use super::decode::{Decode, DecodeModel, own_keys};
 use super::embedding::{Embedding, Placement};
 use super::head::Head;
 use super::pass::{Pass, rope_table};
@@ -14,7 +15,8 @@ use super::source::WeightSource;
 use super::weights::Block;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
-use crate::gpu::{CommandList, Device};
+use crate::gpu::{Arithmetic, CommandList, Device, Profile};
+use crate::ops::attention_decode::OwnKeys;
 use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result};
@@ -43,6 +45,20 @@ pub struct MemoryByPart {
     pub scratch: u64,
 }
 
+/// Runs of a token's list over which its time is taken.
+const RUNS: u32 = 8;
+
+/// How long the commands of a token take.
+#[derive(Clone, Debug)]
+pub struct TokenProfile {
+    /// From the embedding to the last block.
+    pub pass: Profile,
+    /// The last norm and the head, where they are a list of their own.
+    pub head: Profile,
+    /// Seconds of all of it as it runs in a model, command after command.
+    pub seconds: f64,
+}
+
 /// A model on a device.
 pub struct Llama {
     config: LlamaConfig,
@@ -56,6 +72,9 @@ pub struct Llama {
     rope: RopeTable,
     batch: Batch,
     lists: HashMap<usize, CommandList>,
+    /// The pass of few rows, where the weights allow it, and its lists by rows and whether their slots repeat.
+    decode: Option<Decode>,
+    decode_lists: HashMap<(usize, bool), CommandList>,
     memory: MemoryByPart,
 }
 
@@ -116,6 +135,10 @@ impl Llama {
         let head = Head::load(device, &*source, &config)?;
         device.wait("weights")?;
         part(&mut memory.weights);
+        memory.weights -= head.room_bytes();
+        memory.scratch += head.room_bytes();
+        let decode = Decode::new(device, &config, &loaded, &head, context, rows)?;
+        part(&mut memory.scratch);
         let (device, blocks) = (device.clone(), loaded);
         let lists = HashMap::new();
         Ok(Self {
@@ -130,6 +153,8 @@ impl Llama {
             rope,
             batch,
             lists,
+            decode,
+            decode_lists: HashMap::new(),
             memory,
         })
     }
@@ -163,13 +188,17 @@ impl Llama {
         let most = self.scratch.rows();
         let mut logits = Vec::with_capacity(wanted.len() * self.config.vocab_size);
         for (index, chunk) in rows.chunks(most).enumerate() {
-            self.pass(chunk)?;
             let first = index * most;
             let here: Vec<usize> = wanted
                 .iter()
                 .filter(|&&row| row >= first && row < first + chunk.len())
                 .map(|row| row - first)
                 .collect();
+            if self.decode.as_ref().is_some_and(|decode| chunk.len() <= decode.rows()) {
+                logits.extend(self.decode(chunk, &here)?);
+                continue;
+            }
+            self.pass(chunk)?;
             for slice in here.chunks(self.slice_rows()) {
                 logits.extend(self.logits(slice)?);
             }
@@ -195,6 +224,45 @@ impl Llama {
         self.lists[&bucket].run()
     }
 
+    /// Arithmetic of products of few rows; `None` where the weights are not all packed.
+    pub fn arithmetic(&self) -> Option<Arithmetic> {
+        self.decode.as_ref().map(Decode::arithmetic)
+    }
+
+    /// Runs a few rows the short way; the logits [wanted, vocabulary] of those that are wanted.
+    fn decode(&mut self, rows: &[Row], wanted: &[usize]) -> Result<Vec<f32>> {
+        let Some(decode) = &self.decode else { return Ok(Vec::new()) };
+        let bucket = rows.len().next_power_of_two();
+        let CacheSize { slots, context } = self.cache.size();
+        self.batch.set(rows, bucket, self.config.vocab_size, slots, context)?;
+        let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
+        self.embedding.send(&*self.source, &tokens, decode.embedded())?;
+        let own = own_keys(rows);
+        let key = (bucket, own == OwnKeys::Stored);
+        if !self.decode_lists.contains_key(&key) {
+            let mut list = CommandList::new(&self.device, format!("decode of {bucket} rows"));
+            self.embedding.record(&mut list, self.batch.tokens(), decode.embedded(), bucket)?;
+            decode.record(&mut list, &self.decode_model(), bucket, own)?;
+            self.decode_lists.insert(key, list);
+        }
+        self.decode_lists[&key].run()?;
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        decode.logits(&self.head).read(bucket, wanted, self.config.vocab_size)
+    }
+
+    fn decode_model(&self) -> DecodeModel<'_> {
+        DecodeModel {
+            config: &self.config,
+            blocks: &self.blocks,
+            head: &self.head,
+            cache: &self.cache,
+            rope: &self.rope,
+            state: self.batch.state(),
+        }
+    }
+
     /// Logits [wanted, vocabulary] of rows of the last pass, at most [`Llama::slice_rows`] of them.
     ///
     /// # Errors
@@ -206,6 +274,42 @@ impl Llama {
     /// Most rows of logits at a time.
     pub fn slice_rows(&self) -> usize {
         self.head.slice_rows()
+    }
+
+    /// Runs one row and then each of its commands again by itself: how long they take, logits included.
+    ///
+    /// # Errors
+    /// As [`Llama::forward`].
+    pub fn profile(&mut self, row: Row) -> Result<TokenProfile> {
+        if self.decode.is_some() {
+            self.decode(&[row], &[0])?;
+            let list = &self.decode_lists[&(1, false)];
+            let pass = list.profile()?;
+            let head = Profile { clock: pass.clock, steps: Vec::new() };
+            return Ok(TokenProfile {
+                seconds: list.seconds(RUNS, pass.clock)? / f64::from(RUNS),
+                pass,
+                head,
+            });
+        }
+        self.pass(&[row])?;
+        let pass = self.lists[&1].profile()?;
+        let head = self.head.profile(&self.scratch, self.scratch.hidden(), &[0])?;
+        let list = self.lists[&1].seconds(RUNS, pass.clock)? / f64::from(RUNS);
+        let seconds = list + head.steps.iter().map(|step| step.1).sum::<f64>();
+        Ok(TokenProfile { pass, head, seconds })
+    }
+
+    /// Bytes of weights and of `context` tokens' keys and values that a token reads.
+    pub fn token_bytes(&self, context: usize) -> u64 {
+        let config = &self.config;
+        let seen = config.sliding_window.map_or(context, |window| context.min(window));
+        let cached = 2 * config.num_hidden_layers * seen * config.key_value_size();
+        let table = match &self.embedding {
+            Embedding::Device(table) => table.slabs().iter().map(|slab| slab.buffer.bytes()).sum(),
+            Embedding::Host(_) => 0,
+        };
+        self.memory.weights - table + (cached * self.cache.layer(0).precision.bytes()) as u64
     }
 
     /// The dispatches of a pass over `rows` rows.

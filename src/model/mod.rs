@@ -9,6 +9,7 @@
 mod batch;
 mod block;
 mod cache;
+mod decode;
 mod embedding;
 mod head;
 mod linear;
@@ -23,15 +24,16 @@ mod weights;
 pub use batch::{Batch, Row};
 pub use block::{BlockKind, BlockSpec, GroupSpec, LinearSpec, Role, blocks, head_spec};
 pub use cache::{Cache, CacheSize};
+pub use decode::{Decode, DecodeModel, LogitSums};
 pub use embedding::{EMBEDDING_TABLE, Embedding, Placement};
 pub use head::{Head, head_weight};
 pub use linear::{Linear, LinearGroup};
-pub use llama::{Llama, LoadOptions, MemoryByPart};
+pub use llama::{Llama, LoadOptions, MemoryByPart, TokenProfile};
 pub use pass::{Pass, Tap};
 pub use scratch::Scratch;
 pub use source::WeightSource;
 pub use streamed::{Runner, RunnerTap, Streamed};
-pub use synthetic::{Shape, Synthetic};
+pub use synthetic::{Shape, Synthetic, mixed_layout};
 pub use weights::{Block, load_norm};
 
 pub use crate::ops::cache::CachePrecision;

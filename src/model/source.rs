@@ -1,4 +1,4 @@
-//! Where a model's weights come from: files, or anything else that can answer the same four questions.
+//! Where a model's weights come from: files, or anything else that can answer the same five questions.
 
 use std::ops::Range;
 
@@ -14,6 +14,9 @@ use crate::{Error, Result};
 pub trait WeightSource: Send + Sync {
     /// Whether there is a float tensor of this name.
     fn has(&self, name: &str) -> bool;
+
+    /// Whether the linear `spec` is packed.
+    fn has_packed(&self, spec: &LinearSpec) -> bool;
 
     /// The linear `spec` where it is packed; `None` where it is not.
     ///
@@ -38,6 +41,10 @@ pub trait WeightSource: Send + Sync {
 impl WeightSource for Checkpoint {
     fn has(&self, name: &str) -> bool {
         Self::has(self, name)
+    }
+
+    fn has_packed(&self, spec: &LinearSpec) -> bool {
+        exl2::has_packed(self, &spec.name)
     }
 
     fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix>> {

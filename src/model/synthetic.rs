@@ -12,6 +12,7 @@ use std::ops::Range;
 use half::f16;
 use rayon::prelude::*;
 
+pub use mix::layout as mixed_layout;
 pub use shape::Shape;
 
 use super::block::{LinearSpec, Role, blocks, head_spec};
@@ -88,6 +89,10 @@ impl Synthetic {
 impl WeightSource for Synthetic {
     fn has(&self, name: &str) -> bool {
         name == EMBEDDING_TABLE
+    }
+
+    fn has_packed(&self, _spec: &LinearSpec) -> bool {
+        true
     }
 
     fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix>> {

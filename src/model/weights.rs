@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::block::BlockSpec;
+use super::block::{BlockSpec, GroupSpec};
 use super::linear::{Linear, LinearGroup};
 use super::source::WeightSource;
 use crate::Result;
 use crate::gpu::Device;
-use crate::ops::{Permutation, Tensor};
+use crate::ops::Tensor;
 
 /// Norm and linears of a block.
 pub struct Block {
@@ -20,23 +20,11 @@ impl Block {
     /// Loads a block.
     ///
     /// # Errors
-    /// As [`Linear::load`].
+    /// As [`LinearGroup::load`].
     pub fn load(device: &Device, source: &dyn WeightSource, spec: &BlockSpec, hidden: usize) -> Result<Self> {
         let norm = load_norm(device, source, &spec.norm, hidden)?;
-        let groups = spec
-            .groups
-            .iter()
-            .map(|group| {
-                let mut known: Vec<Arc<Permutation>> = Vec::new();
-                let mut linears = Vec::new();
-                for linear in &group.linears {
-                    let loaded = Linear::load(device, source, linear, &known)?;
-                    known.extend(loaded.permutation().cloned());
-                    linears.push(Arc::new(loaded));
-                }
-                Ok(LinearGroup::new(linears))
-            })
-            .collect::<Result<_>>()?;
+        let load = |group: &GroupSpec| LinearGroup::load(device, source, &group.linears);
+        let groups = spec.groups.iter().map(load).collect::<Result<_>>()?;
         Ok(Self { spec: spec.clone(), norm, groups })
     }
 

@@ -2,9 +2,9 @@
 //! `shaders/attention_join.wgsl`.
 
 use super::QuantGroup;
-use super::activation::{Activation, Form};
+use super::activation::Activation;
 use super::attention_decode::Decode;
-use crate::gpu::{CommandList, Variant};
+use crate::gpu::{Arithmetic, CommandList, Variant};
 use crate::{Error, Result};
 
 /// Lanes of a workgroup.
@@ -24,10 +24,10 @@ struct Params {
 
 /// Every variant for `heads` heads of `dim` values.
 pub(super) fn variants(heads: usize, dim: usize) -> Vec<Variant> {
-    Form::ALL.map(|form| variant(heads, dim, form)).into()
+    Arithmetic::ALL.map(|form| variant(heads, dim, form)).into()
 }
 
-fn variant(heads: usize, dim: usize, form: Form) -> Variant {
+fn variant(heads: usize, dim: usize, form: Arithmetic) -> Variant {
     let variant = Variant::new("attention_join")
         .constant("WG", LANES)
         .constant("HEADS", heads as u32)

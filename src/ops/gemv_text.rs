@@ -3,14 +3,14 @@
 
 use std::fmt::Write;
 
-use super::activation::Form;
 use super::group_table::unit_blocks;
 use super::unpack::{Lanes, quad};
+use crate::gpu::Arithmetic;
 use crate::packing::{QUADS, WIDTHS};
 
 /// Declares `Sums` (a `vec4<f32>` for each row), `run_BITS(tile, run, slice, lane, sums) -> Sums` for each width,
 /// `slice_tree(lane)` and `finish_all`.
-pub(super) fn text(form: Form, rows: usize, slices: usize) -> String {
+pub(super) fn text(form: Arithmetic, rows: usize, slices: usize) -> String {
     let mut text = String::from("struct Sums {\n");
     for row in 0..rows {
         let _ = writeln!(text, "    r{row}: vec4<f32>,");
@@ -36,7 +36,7 @@ fn tree(first: usize, count: usize) -> String {
 }
 
 /// The loop over a slice's units of a run. All words of a unit are asked for before the first is used.
-fn run(text: &mut String, form: Form, rows: usize, bits: u32) {
+fn run(text: &mut String, form: Arithmetic, rows: usize, bits: u32) {
     let unit = unit_blocks(bits);
     let _ = writeln!(
         text,
@@ -70,8 +70,8 @@ fn run(text: &mut String, form: Form, rows: usize, bits: u32) {
             let _ = writeln!(text, "            let w{word} = b{block}w{word};");
         }
         match form {
-            Form::Single => single(text, rows, bits),
-            Form::Fixed => fixed(text, rows, bits),
+            Arithmetic::Single => single(text, rows, bits),
+            Arithmetic::Fixed => fixed(text, rows, bits),
         }
         text.push_str("        }\n");
     }

@@ -1,9 +1,9 @@
 //! A few rows times a group of packed linears; see `shaders/group_gemv.wgsl`.
 
-use super::activation::{Activation, Form, Partial};
+use super::activation::{Activation, Partial};
 use super::quant_group::QuantGroup;
 use super::{RowNorm, gemv_text};
-use crate::gpu::{CommandList, Device, Variant};
+use crate::gpu::{Arithmetic, CommandList, Device, Variant};
 use crate::packing::BLOCK_ROWS;
 use crate::{Error, Result};
 
@@ -32,7 +32,7 @@ struct Params {
     eps: f32,
 }
 
-fn variant(form: Form, rows: usize, slices: usize) -> Variant {
+fn variant(form: Arithmetic, rows: usize, slices: usize) -> Variant {
     let prologue = format!("const ROWS: u32 = {rows}u;\nconst SLICES: u32 = {slices}u;\n// {form}");
     Variant::new("group_gemv")
         .prologue(&prologue)
@@ -42,7 +42,7 @@ fn variant(form: Form, rows: usize, slices: usize) -> Variant {
 /// Every variant of workgroups with `slices` slices.
 pub(super) fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
-    for form in Form::ALL {
+    for form in Arithmetic::ALL {
         for rows in [1, 2, 4, MOST_ROWS] {
             all.extend([1, 2, 4, SLICES[0]].map(|slices| variant(form, rows, slices)));
         }

@@ -85,7 +85,13 @@ impl QuantGroup {
             distinct.iter().position(same).expect("every order was collected") as u32
         };
         let copies: Vec<u32> = matrices.iter().map(copy).collect();
-        let order: Vec<u32> = distinct.iter().flat_map(|one| one.order()).copied().collect();
+        let orders = match &distinct[..] {
+            [one] => one.buffer().clone(),
+            several => {
+                let all: Vec<u32> = several.iter().flat_map(|one| one.order()).copied().collect();
+                device.upload(&format!("{label}.orders"), &all)?
+            }
+        };
         let sheets = arenas
             .into_iter()
             .enumerate()
@@ -105,7 +111,7 @@ impl QuantGroup {
         let group = Self {
             k,
             columns: members.iter().map(|member| member.matrix.n).sum(),
-            orders: device.upload(&format!("{label}.orders"), &order)?,
+            orders,
             copies: distinct.len(),
             bias: bias(device, label, members)?,
             sheets,

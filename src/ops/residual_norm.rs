@@ -1,8 +1,8 @@
 //! From one product to the next through the residual stream; see `shaders/residual_norm.wgsl`.
 
-use super::activation::{Activation, Form, Partial};
+use super::activation::{Activation, Partial};
 use super::{ELEMENTWISE, QuantGroup, Tensor, with_reduce};
-use crate::gpu::{Buffer, Capabilities, CommandList, Device, Variant};
+use crate::gpu::{Arithmetic, Buffer, Capabilities, CommandList, Device, Variant};
 use crate::{Error, Result};
 
 #[repr(C)]
@@ -14,12 +14,12 @@ struct Params {
     sums: u32,
 }
 
-fn variant(form: Form, capabilities: &Capabilities) -> Variant {
+fn variant(form: Arithmetic, capabilities: &Capabilities) -> Variant {
     form.put(with_reduce(Variant::new("residual_norm").constant("WG", ELEMENTWISE), capabilities))
 }
 
 pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
-    Form::ALL.map(|form| variant(form, capabilities)).into()
+    Arithmetic::ALL.map(|form| variant(form, capabilities)).into()
 }
 
 /// The half of a norm that a product does after it: sums of squares of its rows, by workgroup.

@@ -1,9 +1,9 @@
 //! Gated activation between two products; see `shaders/swiglu_gather.wgsl`.
 
-use super::activation::{Activation, Form};
+use super::activation::Activation;
 use super::residual_norm::Left;
 use super::{ELEMENTWISE, QuantGroup};
-use crate::gpu::{CommandList, Variant};
+use crate::gpu::{Arithmetic, CommandList, Variant};
 use crate::{Error, Result};
 
 #[repr(C)]
@@ -16,12 +16,12 @@ struct Params {
     up: u32,
 }
 
-fn variant(form: Form) -> Variant {
+fn variant(form: Arithmetic) -> Variant {
     form.put(Variant::new("swiglu_gather").constant("WG", ELEMENTWISE))
 }
 
 pub(super) fn variants() -> Vec<Variant> {
-    Form::ALL.map(variant).into()
+    Arithmetic::ALL.map(variant).into()
 }
 
 /// x = silu(gate) · up for `group`, in its one order; `left` has gate in the columns from 0 and up in those from `up`.

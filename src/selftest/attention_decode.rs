@@ -10,8 +10,8 @@ use super::case::boxed;
 use super::softmax::{Seen, gather};
 use super::{Case, Comparison, Fault, POISON, Row, Shapes, fused, poisoned, run_list};
 use crate::Result;
-use crate::gpu::Device;
-use crate::ops::activation::{Activation, Form, Partial};
+use crate::gpu::{Arithmetic, Device};
+use crate::ops::activation::{Activation, Partial};
 use crate::ops::attention_decode::{Cut, Decode, OwnKeys, Projections, attention_decode, cut};
 use crate::ops::attention_join::attention_join;
 use crate::ops::cache::{CachePrecision, PAGE, RowState};
@@ -43,8 +43,8 @@ pub struct AttentionDecode {
     pub sums: usize,
     /// Whether `kv_write` stores the rows' keys and values first.
     pub own: OwnKeys,
-    /// Form of the result.
-    pub form: Form,
+    /// Arithmetic of the result.
+    pub form: Arithmetic,
 }
 
 fn at(slot: usize, position: usize) -> Row {
@@ -65,7 +65,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
         precision: half,
         sums: 4,
         own,
-        form: Form::Single,
+        form: Arithmetic::Single,
     };
     boxed(match shapes {
         Shapes::Small => {
@@ -74,7 +74,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
             vec![
                 case(rows, 3, 2, (14, 2, 64), OwnKeys::New),
                 // So many rows and heads that a context is one split.
-                AttentionDecode { form: Form::Fixed, ..case(eight, 8, 1, (128, 128, 8), OwnKeys::New) },
+                AttentionDecode { form: Arithmetic::Fixed, ..case(eight, 8, 1, (128, 128, 8), OwnKeys::New) },
                 AttentionDecode {
                     precision: CachePrecision::Single,
                     ..case((0..7).map(|row| at(0, 252 + row)).collect(), 1, 2, (4, 1, 24), OwnKeys::Stored)
@@ -208,7 +208,7 @@ impl Case for AttentionDecode {
         let (group, orders) = fused::orders(device, cols, 1, seed)?;
         let rope = RopeTable::new(device, &inputs.frequencies, 1.0, pages_per_slot * PAGE)?;
         let splits = poisoned(device, "splits", rows, heads * self.splits() * (dim + 2))?;
-        let x = Activation::new(device, form, 1, rows + 1, cols)?;
+        let x = Activation::new(device, form, (rows + 1) * form.row_words(cols))?;
         let words = form.row_words(cols);
         device.write(x.buffer(), 0, &vec![POISON; (rows + 1) * words])?;
         let decode = Decode { heads, rows, window, cache: &cache, state: &state, splits: &splits };

@@ -1,8 +1,8 @@
 //! Shared by the cases of the kernels between products: groups that give an order, activations read back.
 
 use super::{Comparison, Packing, Random};
-use crate::gpu::Device;
-use crate::ops::activation::{Activation, Form};
+use crate::gpu::{Arithmetic, Device};
+use crate::ops::activation::Activation;
 use crate::ops::{GroupMember, QuantGroup};
 use crate::packing::PackedMatrix;
 use crate::reference::{fixed, permute};
@@ -34,19 +34,19 @@ pub(super) fn orders(
 /// As [`Activation::new`].
 pub(super) fn upload(
     device: &Device,
-    form: Form,
+    form: Arithmetic,
     shape: [usize; 3],
     values: impl Fn(usize, usize) -> Vec<f32>,
 ) -> Result<Activation> {
     let [copies, rows, k] = shape;
-    let activation = Activation::new(device, form, copies, rows, k)?;
+    let activation = Activation::new(device, form, copies * rows * form.row_words(k))?;
     let mut words = Vec::new();
     for copy in 0..copies {
         for row in 0..rows {
             let values = values(copy, row);
             match form {
-                Form::Single => words.extend(values.iter().map(|value| value.to_bits())),
-                Form::Fixed => words.extend(fixed::encode(&values)),
+                Arithmetic::Single => words.extend(values.iter().map(|value| value.to_bits())),
+                Arithmetic::Fixed => words.extend(fixed::encode(&values)),
             }
         }
     }
@@ -62,10 +62,10 @@ pub(super) fn row(activation: &Activation, k: usize, row: usize) -> Result<(Vec<
     let (buffer, words) = (activation.buffer(), activation.form().row_words(k));
     let stored: Vec<u32> = buffer.device().read(buffer, 4 * (row * words) as u64, words)?;
     match activation.form() {
-        Form::Single => {
+        Arithmetic::Single => {
             Ok((stored.into_iter().map(|bits| f64::from(f32::from_bits(bits))).collect(), vec![0.0; k]))
         }
-        Form::Fixed => {
+        Arithmetic::Fixed => {
             let decoded = fixed::decode(&stored, k);
             if !decoded.sums_agree {
                 return Err(Error::shape("selftest", "a block's sum is not that of its integers"));

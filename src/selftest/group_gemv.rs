@@ -6,8 +6,8 @@ use super::packed::{flip_code, view};
 use super::quant_matmul::heaviest_row;
 use super::{Case, Comparison, Fault, POISON, Packing, Random, Shapes, fused, run_list};
 use crate::Result;
-use crate::gpu::Device;
-use crate::ops::activation::{Form, Partial};
+use crate::gpu::{Arithmetic, Device};
+use crate::ops::activation::Partial;
 use crate::ops::group_gemv::{group_gemv, sums};
 use crate::ops::{GroupMember, QuantGroup, RowNorm};
 use crate::packing::PackedMatrix;
@@ -24,8 +24,8 @@ const GUARD: usize = 64;
 pub struct GroupGemv {
     /// Rows.
     pub rows: usize,
-    /// Form of the input.
-    pub form: Form,
+    /// Arithmetic of the input.
+    pub form: Arithmetic,
     /// The members, of one k.
     pub members: Vec<Packing>,
     /// All members take the input in one order.
@@ -37,7 +37,7 @@ pub struct GroupGemv {
 pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     let all = [8, 6, 5, 4, 3, 2];
     let case = |rows, form, members, one_order, norm| GroupGemv { rows, form, members, one_order, norm };
-    let both = |make: &dyn Fn(Form) -> GroupGemv| Form::ALL.map(make);
+    let both = |make: &dyn Fn(Arithmetic) -> GroupGemv| Arithmetic::ALL.map(make);
     boxed(match shapes {
         Shapes::Small => both(&|form| {
             let members = vec![
@@ -59,7 +59,13 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
             case(8, form, vec![Packing::mixed(28672, 8192, &[6, 4, 2], 128, false)], true, false)
         }))
         // Past 4 GiB of codes: several sheets.
-        .chain([case(1, Form::Fixed, vec![Packing::mixed(28672, 172_032, &[8, 6], 128, false)], true, false)])
+        .chain([case(
+            1,
+            Arithmetic::Fixed,
+            vec![Packing::mixed(28672, 172_032, &[8, 6], 128, false)],
+            true,
+            false,
+        )])
         .collect(),
     })
 }
@@ -153,8 +159,8 @@ impl Case for GroupGemv {
                 for row in 0..rows {
                     let x = packed_row(index, row);
                     let x = match form {
-                        Form::Single => x.into_iter().map(f64::from).collect(),
-                        Form::Fixed => fixed::decode(&fixed::encode(&x), k).values,
+                        Arithmetic::Single => x.into_iter().map(f64::from).collect(),
+                        Arithmetic::Fixed => fixed::decode(&fixed::encode(&x), k).values,
                     };
                     let scale =
                         if norm { 1.0 / (squares[row] / k as f64 + f64::from(1e-5_f32)).sqrt() } else { 1.0 };

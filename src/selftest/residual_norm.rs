@@ -4,8 +4,8 @@ use super::case::boxed;
 use super::compare::ROUNDOFF;
 use super::{Case, Comparison, Fault, Random, Shapes, fused, poisoned, run_list};
 use crate::Result;
-use crate::gpu::Device;
-use crate::ops::activation::{Activation, Form, Partial};
+use crate::gpu::{Arithmetic, Device};
+use crate::ops::activation::{Activation, Partial};
 use crate::ops::residual_norm::{Left, residual_norm};
 use crate::ops::{RowNorm, Tensor};
 
@@ -19,15 +19,15 @@ pub struct ResidualNorm {
     pub sums: usize,
     /// Orders.
     pub copies: usize,
-    /// Form of the activation.
-    pub form: Form,
+    /// Arithmetic of the activation.
+    pub form: Arithmetic,
 }
 
 pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     let case = |rows, cols, sums, copies, form| ResidualNorm { rows, cols, sums, copies, form };
     boxed(match shapes {
-        Shapes::Small => Form::ALL.map(|form| case(3, 608, 4, 2, form)),
-        Shapes::Real => Form::ALL.map(|form| case(8, 8192, 16, 3, form)),
+        Shapes::Small => Arithmetic::ALL.map(|form| case(3, 608, 4, 2, form)),
+        Shapes::Real => Arithmetic::ALL.map(|form| case(8, 8192, 16, 3, form)),
     })
 }
 
@@ -61,7 +61,7 @@ impl Case for ResidualNorm {
         let before = Tensor::upload(device, "hidden", &hidden, cols)?;
         let next = poisoned(device, "next", rows, cols)?;
         let norm = RowNorm::new(device, rows, cols, 1e-5)?;
-        let x = Activation::new(device, form, copies, rows, cols)?;
+        let x = Activation::new(device, form, copies * rows * form.row_words(cols))?;
         run_list(device, "residual_norm", |list| {
             let left = Left { partial: &partial, sums, columns };
             residual_norm(list, &before, left, &weights, &next, &group, &norm, &x, rows)

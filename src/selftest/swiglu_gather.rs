@@ -3,8 +3,8 @@
 use super::case::boxed;
 use super::compare::{ROUNDOFF, ULP};
 use super::{Case, Comparison, Fault, Random, Shapes, fused, run_list};
-use crate::gpu::Device;
-use crate::ops::activation::{Activation, Form, Partial};
+use crate::gpu::{Arithmetic, Device};
+use crate::ops::activation::{Activation, Partial};
 use crate::ops::residual_norm::Left;
 use crate::ops::swiglu_gather::swiglu_gather;
 use crate::{Result, reference};
@@ -17,15 +17,15 @@ pub struct SwigluGather {
     pub cols: usize,
     /// Parts that the product of gate and up left.
     pub sums: usize,
-    /// Form of the activation.
-    pub form: Form,
+    /// Arithmetic of the activation.
+    pub form: Arithmetic,
 }
 
 pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     let case = |rows, cols, sums, form| SwigluGather { rows, cols, sums, form };
     boxed(match shapes {
-        Shapes::Small => Form::ALL.map(|form| case(3, 608, 2, form)),
-        Shapes::Real => Form::ALL.map(|form| case(8, 28672, 4, form)),
+        Shapes::Small => Arithmetic::ALL.map(|form| case(3, 608, 2, form)),
+        Shapes::Real => Arithmetic::ALL.map(|form| case(8, 28672, 4, form)),
     })
 }
 
@@ -53,7 +53,7 @@ impl Case for SwigluGather {
         let (group, orders) = fused::orders(device, cols, 1, seed)?;
         let partial = Partial::new(device, left.len())?;
         device.write(partial.buffer(), 0, &seen)?;
-        let x = Activation::new(device, form, 1, rows, cols)?;
+        let x = Activation::new(device, form, rows * form.row_words(cols))?;
         run_list(device, "swiglu_gather", |list| {
             swiglu_gather(list, Left { partial: &partial, sums, columns }, up, &group, &x, rows)
         })?;

@@ -4,7 +4,7 @@ use crate::Source;
 use crate::code::{code_only, lines_naming, names_after};
 
 /// Each module of the library with those that it may use, in floor order.
-const FLOORS: [(&str, &[&str]); 11] = [
+const FLOORS: [(&str, &[&str]); 12] = [
     ("error", &[]),
     ("packing", &["error"]),
     ("random", &[]),
@@ -16,6 +16,21 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("selftest", &["error", "packing", "random", "gpu", "ops", "reference"]),
     ("generate", &["error", "packing", "gpu", "ops", "formats", "model"]),
     ("quant", &["error", "packing", "gpu", "ops", "formats", "model", "generate"]),
+    (
+        "bench",
+        &[
+            "error",
+            "packing",
+            "random",
+            "gpu",
+            "ops",
+            "formats",
+            "model",
+            "reference",
+            "selftest",
+            "generate",
+        ],
+    ),
 ];
 
 /// Crates that only these files and folders of `src` may name.

@@ -1,5 +1,6 @@
 //! The `exlay` command from outside: exit codes, texts, what goes to stdout and what to stderr.
 
+mod bench;
 mod devices;
 mod eval;
 mod generate;

@@ -2,9 +2,10 @@
 //! slot, both element formats; and what is refused.
 
 use exlay::Error;
+use exlay::gpu::Arithmetic;
 use exlay::gpu::{CommandList, Tier};
 use exlay::ops::Tensor;
-use exlay::ops::activation::{Form, Partial};
+use exlay::ops::activation::Partial;
 use exlay::ops::attention_decode::{Decode, OwnKeys, Projections, attention_decode, scratch, supported};
 use exlay::ops::cache::{CachePrecision, PAGE, PagedCache, RowState};
 use exlay::ops::residual_norm::Left;
@@ -32,7 +33,7 @@ fn case(rows: Vec<Row>, (heads, kv_heads, dim): (usize, usize, usize), sums: usi
         precision: CachePrecision::Half,
         sums,
         own: OwnKeys::New,
-        form: Form::Single,
+        form: Arithmetic::Single,
     }
 }
 
@@ -40,12 +41,12 @@ fn case(rows: Vec<Row>, (heads, kv_heads, dim): (usize, usize, usize), sums: usi
 #[test]
 fn head_groups_and_sizes() {
     for (shape, sums, form) in [
-        ((4, 4, 8), 1, Form::Single),
-        ((28, 4, 24), 2, Form::Fixed),
-        ((14, 2, 80), 8, Form::Single),
-        ((16, 2, 128), 16, Form::Fixed),
-        ((18, 2, 16), 1, Form::Single),
-        ((8, 1, 256), 4, Form::Fixed),
+        ((4, 4, 8), 1, Arithmetic::Single),
+        ((28, 4, 24), 2, Arithmetic::Fixed),
+        ((14, 2, 80), 8, Arithmetic::Single),
+        ((16, 2, 128), 16, Arithmetic::Fixed),
+        ((18, 2, 16), 1, Arithmetic::Single),
+        ((8, 1, 256), 4, Arithmetic::Fixed),
     ] {
         let rows = vec![at(1, 257), IDLE, at(0, 0), at(3, 255), at(2, 767), at(4, 256)];
         check(&AttentionDecode { form, ..case(rows, shape, sums) });

@@ -1,5 +1,6 @@
 //! ExLlamaV2's own files against its own logits, and the dense model against transformers' text.
 
+use exlay::gpu::{Arithmetic, Device, DeviceOptions};
 use exlay::model::{Placement, Row};
 
 use super::{load, logits, recorded, support, tiers, worst};
@@ -10,27 +11,58 @@ const KL_BOUND: f64 = 5e-5;
 
 #[test]
 fn files_of_exllamav2_give_its_logits() {
-    for device in tiers() {
+    for (device, name) in devices() {
         for bits in ["2.5", "4.0"] {
             let directory = support::path("tests/data/tiny-stories-exl2").join(bits);
-            for rows in [256, 1] {
+            // Whole prompts; and rows one by one and by eights, which go through the products of generation.
+            for rows in [256, 1, 8] {
                 let mut model = load(&device, &directory, rows, 256, Placement::Device);
                 for tokens in [1, 7, 40, 200] {
-                    if rows == 1 && tokens > 40 {
+                    if rows < 256 && tokens > 40 {
                         continue;
                     }
                     let recorded = recorded(&directory, tokens);
                     let found = logits(&mut model, &recorded.ids);
                     let error = worst(&found, &recorded.logits);
                     let kl = support::kl_divergence(&recorded.logits, &found, 2048);
-                    println!(
-                        "{bits} bpw, {tokens} tokens, {rows} rows, {}: {error:.4}, KL {kl:.2e}",
-                        device.tier()
-                    );
+                    println!("{bits} bpw, {tokens} tokens, {rows} rows, {name}: {error:.4}, KL {kl:.2e}");
                     assert!(error < BOUND && kl < KL_BOUND, "{bits} bpw, {tokens} tokens: {error}, KL {kl}");
                 }
             }
         }
+    }
+}
+
+/// Every tier with every arithmetic.
+fn devices() -> Vec<(Device, String)> {
+    let all = tiers().into_iter().flat_map(|device| {
+        let tier = Some(device.tier());
+        Arithmetic::ALL.map(|arithmetic| {
+            let options = DeviceOptions { tier, arithmetic: Some(arithmetic), ..Default::default() };
+            (support::device(options), format!("{}, {arithmetic}", device.tier()))
+        })
+    });
+    all.collect()
+}
+
+/// The bound that the arithmetic must keep of a whole model; blocks of 16-bit fixed point keep it by far.
+const ARITHMETIC_KL: f64 = 1e-5;
+
+#[test]
+fn fixed_point_changes_nothing_that_matters() {
+    for bits in ["2.5", "4.0"] {
+        let directory = support::path("tests/data/tiny-stories-exl2").join(bits);
+        let ids = recorded(&directory, 200).ids;
+        let [single, fixed] = Arithmetic::ALL.map(|arithmetic| {
+            let device =
+                support::device(DeviceOptions { arithmetic: Some(arithmetic), ..Default::default() });
+            let mut model = load(&device, &directory, 8, 256, Placement::Device);
+            assert_eq!(model.arithmetic(), Some(arithmetic));
+            logits(&mut model, &ids)
+        });
+        let kl = support::kl_divergence(&single, &fixed, 2048);
+        println!("{bits} bpw: KL {kl:.2e}, largest difference {:.1e}", worst(&fixed, &single));
+        assert!(single != fixed && kl < ARITHMETIC_KL, "{bits} bpw: {kl}");
     }
 }
 

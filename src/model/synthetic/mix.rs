@@ -22,7 +22,7 @@ fn cost(bits: u32, n: usize) -> f64 {
 ///
 /// # Errors
 /// [`Error::Shape`] when k is not a multiple of 32 or too large.
-pub(super) fn layout(k: usize, n: usize, target: f64) -> Result<Layout> {
+pub fn layout(k: usize, n: usize, target: f64) -> Result<Layout> {
     let blocks = k / BLOCK_ROWS;
     // Bits per weight that the permutation leaves.
     let room = target - 32.0 / n as f64;

@@ -28,6 +28,18 @@ impl Shape {
     pub const ALL: [Self; 6] =
         [Self::Tiny, Self::TinyLlama, Self::Llama2_7b, Self::Llama3_8b, Self::Llama2_13b, Self::Llama2_70b];
 
+    /// What it is called on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::TinyLlama => "tinyllama",
+            Self::Llama2_7b => "7b",
+            Self::Llama3_8b => "llama3-8b",
+            Self::Llama2_13b => "13b",
+            Self::Llama2_70b => "70b",
+        }
+    }
+
     /// Hidden size, size of the MLP, layers, query heads, key and value heads, vocabulary.
     fn sizes(self) -> [usize; 6] {
         match self {
@@ -70,14 +82,7 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Tiny => "tiny",
-            Self::TinyLlama => "tinyllama",
-            Self::Llama2_7b => "7b",
-            Self::Llama3_8b => "llama3-8b",
-            Self::Llama2_13b => "13b",
-            Self::Llama2_70b => "70b",
-        })
+        f.pad(self.name())
     }
 }
 
@@ -85,8 +90,8 @@ impl FromStr for Shape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|shape| shape.to_string() == text).ok_or_else(|| {
-            let names = Self::ALL.map(|shape| shape.to_string()).join(", ");
+        Self::ALL.into_iter().find(|shape| shape.name() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
             format!("unknown shape `{text}`; there are {names}")
         })
     }

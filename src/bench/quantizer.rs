@@ -2,20 +2,20 @@
 
 use std::cmp::Ordering;
 
-use exlay::Result;
-use exlay::gpu::{Buffer, CommandList, Device};
-use exlay::ops::Tensor;
-use exlay::ops::dot::{MOST_PARTS, dot};
-use exlay::ops::gather_rows::gather_rows;
-use exlay::ops::gptq_group::{Rounded, gptq_group};
-use exlay::ops::matmul_tn::{Product, Window, matmul_tn};
-use exlay::ops::pack::pack;
-use exlay::ops::scale_search::{GroupRows, ScaleSearch, column_max, scale_error, scale_pick};
-use exlay::ops::weight_error::weight_error;
-use exlay::reference::scale_search::STEPS;
-use exlay::selftest::{Case, Group, GroupStep, MatmulTn, Random};
+use crate::Result;
+use crate::gpu::{Buffer, CommandList, Device};
+use crate::ops::Tensor;
+use crate::ops::dot::{MOST_PARTS, dot};
+use crate::ops::gather_rows::gather_rows;
+use crate::ops::gptq_group::{Rounded, gptq_group};
+use crate::ops::matmul_tn::{Product, Window, matmul_tn};
+use crate::ops::pack::pack;
+use crate::ops::scale_search::{GroupRows, ScaleSearch, column_max, scale_error, scale_pick};
+use crate::ops::weight_error::weight_error;
+use crate::reference::scale_search::STEPS;
+use crate::selftest::{Case, Group, GroupStep, MatmulTn, Random};
 
-use crate::entry::{Entry, Layer};
+use super::entry::{Entry, Layer};
 
 /// Rows of a group.
 const ROWS: usize = 128;
@@ -24,7 +24,7 @@ const ROWS: usize = 128;
 const BITS: u32 = 4;
 
 /// All of them.
-pub(crate) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
+pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
     let size = layer.hidden;
     let mut entries = vec![hessian(device, layer.prompt, size), feedback(device, size), gathered(size)];
     entries.extend(GroupStep::ALL.map(|step| group(device, step, size)));
