@@ -18,6 +18,7 @@ struct Params {
     parts: u32,   // 0: no norm
     k: u32,
     eps: f32,
+    tile4: u32,   // vec4 from one tile's record in the table to the next
 }
 var<immediate> p: Params;
 const BIAS: u32 = 1u;
@@ -50,12 +51,28 @@ fn scales_of(t: Tile, group: u32, lane: u32) -> vec4<f32> {
 
 var<workgroup> slice_sums: array<vec4<f32>, 32u * SLICES>;
 
-fn inverse_rms(row: u32) -> f32 {
-    var sum = 0.0;
-    for (var i = 0u; i < p.parts; i++) {
-        sum += squares[row * p.parts + i];
+// Sums of every 32nd part of a row's squares, read before the weights are.
+var<workgroup> square_sums: array<f32, 32u * ROWS>;
+
+fn read_squares(lane: vec3<u32>) {
+    for (var row = lane.y; row < ROWS; row += SLICES) {
+        var sum = 0.0;
+        for (var i = lane.x; i < p.parts; i += 32u) {
+            sum += squares[row * p.parts + i];
+        }
+        square_sums[32u * row + lane.x] = sum;
     }
-    return select(1.0, 1.0 / sqrt(sum / f32(p.k) + p.eps), p.parts > 0u);
+}
+
+fn inverse_rms(row: u32) -> f32 {
+    if (p.parts == 0u) {
+        return 1.0;
+    }
+    var sum = 0.0;
+    for (var i = 0u; i < 32u; i++) {
+        sum += square_sums[32u * row + i];
+    }
+    return 1.0 / sqrt(sum / f32(p.k) + p.eps);
 }
 
 fn finish(row: u32, own: vec4<f32>, sums_index: u32, column: u32, live: bool, lane: vec3<u32>) {
@@ -73,19 +90,21 @@ fn finish(row: u32, own: vec4<f32>, sums_index: u32, column: u32, live: bool, la
 
 @compute @workgroup_size(32, SLICES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
-    let a = table[3u * id.x];
-    let b = table[3u * id.x + 1u];
-    let c = table[3u * id.x + 2u];
-    let t = Tile(a.x + lane.x, a.y, a.z, a.w, b.x, c.y * ROWS * p.x_row);
-    let live = lane.x < b.w;
+    let record = id.x * p.tile4;
+    let a = table[record];
+    let b = table[record + 1u];
+    var next = table[record + 2u];
+    let t = Tile(a.x + lane.x, a.y, a.z, a.w, b.x, (b.w >> 16u) * ROWS * p.x_row);
+    let live = lane.x < b.z;
     let slice = id.y * SLICES + lane.y;
+    read_squares(lane);
     var sums: Sums;
     if (live) {
-        for (var i = 0u; i < b.z; i++) {
-            let d = table[b.y + 2u * i];
-            let e = table[b.y + 2u * i + 1u];
-            let run = Run(d.y, d.z, d.w, e.x, e.y, e.z);
-            switch d.x {
+        for (var i = 0u; i < (b.w & 0xffffu); i++) {
+            let d = next;
+            next = table[record + 3u + i];
+            let run = Run(d.y & 0xffffu, d.y >> 16u, d.x >> 16u, d.z & 0xffffu, (d.x >> 8u) & 255u, d.z >> 16u);
+            switch d.x & 255u {
                 case 2u: { sums = run_2(t, run, slice, lane.x, sums); }
                 case 3u: { sums = run_3(t, run, slice, lane.x, sums); }
                 case 4u: { sums = run_4(t, run, slice, lane.x, sums); }
@@ -95,5 +114,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
             }
         }
     }
-    finish_all(sums, id.y, c.x + lane.x, live, lane);
+    finish_all(sums, id.y, b.y + lane.x, live, lane);
 }

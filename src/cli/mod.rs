@@ -17,6 +17,7 @@ mod selftest;
 mod units;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use exlay::gpu::{self, Adapter, Arithmetic, Device, DeviceOptions, Tier};
@@ -73,6 +74,15 @@ pub(crate) struct GlobalArgs {
     pub(crate) checked: bool,
 }
 
+/// Where this user's programs keep what they can make again.
+fn cache_directory() -> Option<PathBuf> {
+    let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = directory("XDG_CACHE_HOME")
+        .or_else(|| directory("LOCALAPPDATA"))
+        .or_else(|| directory("HOME").map(|home| home.join(".cache")))?;
+    Some(caches.join("exlay"))
+}
+
 impl GlobalArgs {
     /// Opens the device that these flags choose.
     ///
@@ -91,6 +101,7 @@ impl GlobalArgs {
         let options = DeviceOptions {
             tier: self.tier,
             arithmetic: self.arithmetic,
+            pipeline_cache: cache_directory(),
             checked: self.checked,
             memory_limit: self.vram,
             ..DeviceOptions::default()

@@ -1,6 +1,7 @@
 //! An open device: memory with its accounting, transfers, kernels, and errors that come back.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +9,7 @@ use super::adapter::Adapter;
 use super::buffer::Buffer;
 use super::capabilities::{Arithmetic, Capabilities, Tier};
 use super::kernel::Kernel;
+use super::pipeline_cache::{self, PipelineCache};
 use super::shader::Variant;
 use crate::{Error, Result};
 
@@ -24,6 +26,8 @@ pub struct DeviceOptions {
     pub tier: Option<Tier>,
     /// How few rows are multiplied with packed weights, if not as the capabilities tell.
     pub arithmetic: Option<Arithmetic>,
+    /// Keep what the driver makes of the kernels in this directory, for the next start.
+    pub pipeline_cache: Option<PathBuf>,
     /// Build kernels with bounds checks and the other safety costs.
     pub checked: bool,
     /// Refuse to hold more bytes than this.
@@ -60,7 +64,16 @@ struct Inner {
     peak: AtomicU64,
     uploading: AtomicU64,
     kernels: Mutex<HashMap<String, Kernel>>,
+    pipelines: Option<PipelineCache>,
     lost: Arc<Mutex<Option<String>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.save();
+        }
+    }
 }
 
 impl Device {
@@ -89,7 +102,9 @@ impl Device {
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("exlay"),
-            required_features: capabilities.features() | super::timing::features(&adapter.raw),
+            required_features: capabilities.features()
+                | super::timing::features(&adapter.raw)
+                | pipeline_cache::features(&adapter.raw),
             required_limits: limits.clone(),
             experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -108,6 +123,8 @@ impl Device {
             *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         }));
         let name = adapter.name().to_owned();
+        let open = |directory: &PathBuf| PipelineCache::open(&raw, &adapter.raw.get_info(), directory);
+        let pipelines = options.pipeline_cache.as_ref().and_then(open);
         Ok(Self(Arc::new(Inner {
             raw,
             queue,
@@ -121,6 +138,7 @@ impl Device {
             peak: AtomicU64::new(0),
             uploading: AtomicU64::new(0),
             kernels: Mutex::default(),
+            pipelines,
             lost,
         })))
     }
@@ -345,6 +363,10 @@ impl Device {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
+    }
+
+    pub(super) fn pipelines(&self) -> Option<&wgpu::PipelineCache> {
+        self.0.pipelines.as_ref().map(PipelineCache::raw)
     }
 
     pub(super) fn checked(&self) -> bool {

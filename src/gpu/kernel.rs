@@ -132,7 +132,7 @@ impl Kernel {
                     constants: variant.constants(),
                     zero_initialize_workgroup_memory: device.checked(),
                 },
-                cache: None,
+                cache: device.pipelines(),
             });
             (pipeline, layout)
         })?;

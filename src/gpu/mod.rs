@@ -13,6 +13,7 @@ mod capabilities;
 mod device;
 mod kernel;
 mod list;
+mod pipeline_cache;
 mod readback;
 mod shader;
 mod timing;

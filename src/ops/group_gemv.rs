@@ -30,6 +30,7 @@ struct Params {
     parts: u32,
     k: u32,
     eps: f32,
+    tile4: u32,
 }
 
 fn variant(form: Arithmetic, rows: usize, slices: usize) -> Variant {
@@ -102,7 +103,7 @@ pub fn group_gemv(
         norm.expect("group_gemv", rows, k)?;
     }
     let kernel = device.kernel(&variant(x.form(), rows, of_workgroup))?;
-    let params = Params {
+    let params = |stride: usize| Params {
         slices: (of_workgroup * sums) as u32,
         x_row: x.form().row_words(k) as u32 / 4,
         steps: (k / BLOCK_ROWS * 4) as u32,
@@ -111,6 +112,7 @@ pub fn group_gemv(
         parts: norm.map_or(0, |norm| norm.parts(k) as u32),
         k: k as u32,
         eps: norm.map_or(0.0, RowNorm::eps),
+        tile4: stride as u32 / 4,
     };
     for sheet in group.sheets() {
         let buffers = [
@@ -123,7 +125,7 @@ pub fn group_gemv(
             norm.map_or(&sheet.maxima, RowNorm::squares),
             out.buffer(),
         ];
-        list.dispatch(&kernel, &buffers, &params, [sheet.tiles as u32, sums as u32, 1])?;
+        list.dispatch(&kernel, &buffers, &params(sheet.stride), [sheet.tiles as u32, sums as u32, 1])?;
     }
     Ok(())
 }

@@ -8,9 +8,11 @@ use crate::packing::{BLOCK_ROWS, Layout};
 /// Columns that a workgroup of the product makes.
 pub(super) const TILE: usize = 128;
 
-/// Words of the table that describe a tile, and a run; multiples of four.
-const TILE_WORDS: usize = 12;
-const RUN_WORDS: usize = 8;
+/// Words of a tile's record before its runs, of a run, and the line that records begin at: 128 bytes, so that a tile of up
+/// to six runs is one access to memory.
+const TILE_WORDS: usize = 8;
+const RUN_WORDS: usize = 4;
+const LINE_WORDS: usize = 32;
 
 /// Blocks of 32 rows that a slice of the product takes at a time: as many as keep enough loads in flight.
 pub(super) const fn unit_blocks(bits: u32) -> u32 {
@@ -26,55 +28,47 @@ pub(super) struct Piece {
     pub(super) scales: Range<u64>,
 }
 
-/// The table of a sheet: all tiles, then the runs of all members.
+/// The table of a sheet: a record for each tile, with the runs of its matrix.
 pub(super) struct Table {
     pub(super) words: Vec<u32>,
     pub(super) tiles: usize,
+    /// Words from one record to the next.
+    pub(super) stride: usize,
 }
 
 impl Table {
     /// `copies[m]`: which copy of the activation member m takes.
     pub(super) fn new(members: &[GroupMember<'_>], copies: &[u32], pieces: &[&Piece]) -> Self {
-        let tiles = pieces.iter().map(|piece| piece.columns.len().div_ceil(TILE)).sum();
         let runs: Vec<Vec<Run>> = members.iter().map(|member| runs(&member.matrix.layout)).collect();
-        let mut words = Vec::with_capacity(tiles * TILE_WORDS);
+        let most = runs.iter().map(Vec::len).max().unwrap_or(0);
+        let stride = (TILE_WORDS + most * RUN_WORDS).next_multiple_of(LINE_WORDS);
+        let tiles = pieces.iter().map(|piece| piece.columns.len().div_ceil(TILE)).sum();
+        let mut words = Vec::with_capacity(tiles * stride + RUN_WORDS);
         for piece in pieces {
             let before = &members[..piece.member];
             let first_output: usize = before.iter().map(|member| member.matrix.n).sum();
             let first_maximum: usize = before.iter().map(|member| member.matrix.layout.groups().len()).sum();
-            let first_run: usize = runs[..piece.member].iter().map(Vec::len).sum();
-            let columns = piece.columns.len();
+            let (columns, runs) = (piece.columns.len(), &runs[piece.member]);
             for first in (0..columns).step_by(TILE) {
-                let tile = [
+                let end = words.len() + stride;
+                let record: [usize; TILE_WORDS] = [
                     piece.words.start as usize / 16 + first / 4,
                     columns / 4,
                     piece.scales.start as usize / 4 + first / 8,
                     columns / 8,
                     first_maximum,
-                    (tiles * TILE_WORDS + first_run * RUN_WORDS) / 4,
-                    runs[piece.member].len(),
-                    TILE.min(columns - first) / 4,
                     (first_output + piece.columns.start + first) / 4,
-                    copies[piece.member] as usize,
-                    0,
-                    0,
+                    TILE.min(columns - first) / 4,
+                    runs.len() | (copies[piece.member] as usize) << 16,
                 ];
-                words.extend(tile.map(|word| word as u32));
+                words.extend(record.map(|word| word as u32));
+                words.extend(runs.iter().flat_map(Run::words));
+                words.resize(end, 0);
             }
         }
-        for run in runs.iter().flatten() {
-            words.extend([
-                run.bits,
-                run.word_row,
-                run.block,
-                run.blocks,
-                run.group,
-                run.shift,
-                run.offset,
-                0,
-            ]);
-        }
-        Self { words, tiles }
+        // A workgroup asks for the run after the one at hand, even behind the last.
+        words.resize(words.len() + RUN_WORDS, 0);
+        Self { words, tiles, stride }
     }
 }
 
@@ -90,6 +84,18 @@ struct Run {
     shift: u32,
     /// Units of all runs before, so that the slices' shares go on where the last run left off.
     offset: u32,
+}
+
+impl Run {
+    /// As the table has it: K is below 2^16, so blocks and groups are below 2^11 and word rows below 2^14.
+    fn words(&self) -> [u32; RUN_WORDS] {
+        [
+            self.bits | self.shift << 8 | self.blocks << 16,
+            self.word_row | self.block << 16,
+            self.group | self.offset << 16,
+            0,
+        ]
+    }
 }
 
 /// A shift that sends every block to the first group.

@@ -29,6 +29,8 @@ pub(super) struct Sheet {
     pub(super) maxima: Buffer,
     pub(super) table: Buffer,
     pub(super) tiles: usize,
+    /// Words from one tile's record in the table to the next.
+    pub(super) stride: usize,
 }
 
 /// Packed linears [k, n₀], [k, n₁], … that share an input. Their outputs stand side by side, each padded to a multiple
@@ -105,6 +107,7 @@ impl QuantGroup {
                     maxima: device.upload(&format!("{label}.maxima"), &all)?,
                     table: device.upload(&format!("{label}.table"), &table.words)?,
                     tiles: table.tiles,
+                    stride: table.stride,
                 })
             })
             .collect::<Result<_>>()?;

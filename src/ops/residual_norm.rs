@@ -11,15 +11,20 @@ struct Params {
     rows: u32,
     cols: u32,
     columns: u32,
-    sums: u32,
 }
 
-fn variant(form: Arithmetic, capabilities: &Capabilities) -> Variant {
-    form.put(with_reduce(Variant::new("residual_norm").constant("WG", ELEMENTWISE), capabilities))
+fn variant(form: Arithmetic, sums: usize, capabilities: &Capabilities) -> Variant {
+    form.put(with_reduce(
+        Variant::new("residual_norm")
+            .prologue(&format!("const SUMS: u32 = {sums}u;"))
+            .constant("WG", ELEMENTWISE),
+        capabilities,
+    ))
 }
 
 pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
-    Arithmetic::ALL.map(|form| variant(form, capabilities)).into()
+    let sums = [0, 1, 2, 4, 8, 16];
+    Arithmetic::ALL.into_iter().flat_map(|form| sums.map(|sums| variant(form, sums, capabilities))).collect()
 }
 
 /// The half of a norm that a product does after it: sums of squares of its rows, by workgroup.
@@ -74,6 +79,16 @@ pub struct Left<'a> {
     pub columns: usize,
 }
 
+impl Left<'_> {
+    /// Whether the sums of `rows` rows are there, in a number that kernels add.
+    pub(super) fn fits(&self, rows: usize) -> bool {
+        let needed = 4 * (self.sums * rows * self.columns) as u64;
+        self.partial.buffer().bytes() >= needed
+            && (self.sums == 0 || self.sums.is_power_of_two())
+            && self.sums <= 16
+    }
+}
+
 /// next = hidden + what `left` tells; x = next · weight for `group`, in its orders; the squares of next to `norm`.
 /// hidden, next: [rows, k]; weight [1, k].
 ///
@@ -97,14 +112,12 @@ pub fn residual_norm(
     weight.expect("residual_norm", 1, cols)?;
     x.expect("residual_norm", group, rows)?;
     norm.expect("residual_norm", rows, cols)?;
-    let needed = 4 * (left.sums * rows * left.columns) as u64;
-    if left.partial.buffer().bytes() < needed || left.sums > 0 && left.columns < cols {
+    if !left.fits(rows) || left.sums > 0 && left.columns < cols {
         let message = format!("{} parts of {} columns for {cols}", left.sums, left.columns);
         return Err(Error::shape("residual_norm", message));
     }
-    let kernel = list.device().kernel(&variant(x.form(), list.device().capabilities()))?;
-    let params =
-        Params { rows: rows as u32, cols: cols as u32, columns: left.columns as u32, sums: left.sums as u32 };
+    let kernel = list.device().kernel(&variant(x.form(), left.sums, list.device().capabilities()))?;
+    let params = Params { rows: rows as u32, cols: cols as u32, columns: left.columns as u32 };
     let buffers = [
         hidden.buffer(),
         left.partial.buffer(),
