@@ -1,9 +1,12 @@
 //! From one product to the next through the residual stream; see `shaders/residual_norm.wgsl`.
 
 use super::activation::{Activation, Partial};
-use super::{ELEMENTWISE, QuantGroup, Tensor, with_reduce};
+use super::{QuantGroup, Tensor, with_reduce};
 use crate::gpu::{Arithmetic, Buffer, Capabilities, CommandList, Device, Variant};
 use crate::{Error, Result};
+
+/// Lanes of a workgroup: few, so that the gathering of a row is spread over many.
+const LANES: u32 = 32;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -15,9 +18,7 @@ struct Params {
 
 fn variant(form: Arithmetic, sums: usize, capabilities: &Capabilities) -> Variant {
     form.put(with_reduce(
-        Variant::new("residual_norm")
-            .prologue(&format!("const SUMS: u32 = {sums}u;"))
-            .constant("WG", ELEMENTWISE),
+        Variant::new("residual_norm").prologue(&format!("const SUMS: u32 = {sums}u;")).constant("WG", LANES),
         capabilities,
     ))
 }
@@ -39,13 +40,13 @@ impl RowNorm {
     /// # Errors
     /// As [`Device::alloc`].
     pub fn new(device: &Device, rows: usize, cols: usize, eps: f32) -> Result<Self> {
-        let parts = cols.div_ceil(4 * ELEMENTWISE as usize);
+        let parts = cols.div_ceil(4 * LANES as usize);
         Ok(Self { squares: device.alloc("squares", 4 * (rows * parts) as u64)?, eps })
     }
 
     /// Parts of a row of `cols` values.
     pub fn parts(&self, cols: usize) -> usize {
-        cols.div_ceil(4 * ELEMENTWISE as usize)
+        cols.div_ceil(4 * LANES as usize)
     }
 
     /// What is added to the mean of squares.
