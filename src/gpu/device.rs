@@ -1,4 +1,4 @@
-//! An open device: memory with its accounting, kernels, and errors that come back. Transfers: `transfer`.
+//! An open device: memory with its accounting, uploads, kernels, and errors that come back.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,12 @@ use super::capabilities::{Arithmetic, Capabilities, Tier};
 use super::kernel::Kernel;
 use super::shader::Variant;
 use crate::{Error, Result};
+
+/// Uploads are cut into pieces of this many bytes.
+const UPLOAD_PIECE: usize = 16 << 20;
+
+/// Uploads are submitted when so many bytes wait in staging memory, which wgpu frees only then.
+const UPLOAD_WAITING: u64 = 64 << 20;
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -208,6 +214,47 @@ impl Device {
         Ok(Buffer::new(self.clone(), raw, label, bytes))
     }
 
+    /// Allocates and fills a buffer.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`] and [`Device::write`].
+    pub fn upload<T: bytemuck::NoUninit>(&self, label: &str, data: &[T]) -> Result<Buffer> {
+        let buffer = self.alloc(label, size_of_val(data) as u64)?;
+        self.write(&buffer, 0, data)?;
+        Ok(buffer)
+    }
+
+    /// Writes `data` at a byte offset (a multiple of four).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it does not fit, [`Error::Device`] from the driver.
+    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &Buffer, offset: u64, data: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        if !offset.is_multiple_of(4) || offset + bytes.len() as u64 > buffer.bytes() {
+            let message =
+                format!("{} bytes at {offset} into `{}` of {}", bytes.len(), buffer.label(), buffer.bytes());
+            return Err(Error::shape("upload", message));
+        }
+        self.guarded(buffer.label(), || {
+            for (index, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
+                let at = buffer.offset() + offset + (index * UPLOAD_PIECE) as u64;
+                if piece.len() % 4 == 0 {
+                    self.0.queue.write_buffer(buffer.raw(), at, piece);
+                } else {
+                    let mut padded = piece.to_vec();
+                    padded.resize(piece.len().next_multiple_of(4), 0);
+                    self.0.queue.write_buffer(buffer.raw(), at, &padded);
+                }
+                let waiting = self.0.uploading.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                if waiting + piece.len() as u64 > UPLOAD_WAITING {
+                    self.0.uploading.store(0, Ordering::Relaxed);
+                    self.0.queue.submit([]);
+                    let _ = self.0.raw.poll(wgpu::PollType::Poll);
+                }
+            }
+        })
+    }
+
     /// Waits until the device has done everything submitted so far.
     ///
     /// # Errors
@@ -244,11 +291,6 @@ impl Device {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
-    }
-
-    /// Bytes written since the last submission that sent staging memory on its way.
-    pub(super) fn uploading(&self) -> &AtomicU64 {
-        &self.0.uploading
     }
 
     pub(super) fn checked(&self) -> bool {

@@ -11,12 +11,12 @@ mod adapter;
 mod buffer;
 mod capabilities;
 mod device;
+mod download;
 mod kernel;
 mod list;
 mod readback;
 mod shader;
 mod timing;
-mod transfer;
 
 pub use adapter::{Adapter, adapters, select};
 pub use buffer::{Buffer, VIEW_ALIGNMENT};

@@ -1,59 +1,10 @@
-//! Bytes between host memory and a device's buffers; a readback that does not wait is `readback`'s.
-
-use std::sync::atomic::Ordering;
+//! From device memory to the host, waiting for all earlier work; what does not wait is `readback`'s.
 
 use super::buffer::Buffer;
 use super::device::Device;
 use crate::{Error, Result};
 
-/// Uploads are cut into pieces of this many bytes.
-const UPLOAD_PIECE: usize = 16 << 20;
-
-/// Uploads are submitted when so many bytes wait in staging memory, which wgpu frees only then.
-const UPLOAD_WAITING: u64 = 64 << 20;
-
 impl Device {
-    /// Allocates and fills a buffer.
-    ///
-    /// # Errors
-    /// As [`Device::alloc`] and [`Device::write`].
-    pub fn upload<T: bytemuck::NoUninit>(&self, label: &str, data: &[T]) -> Result<Buffer> {
-        let buffer = self.alloc(label, size_of_val(data) as u64)?;
-        self.write(&buffer, 0, data)?;
-        Ok(buffer)
-    }
-
-    /// Writes `data` at a byte offset (a multiple of four).
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when it does not fit, [`Error::Device`] from the driver.
-    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &Buffer, offset: u64, data: &[T]) -> Result<()> {
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        if !offset.is_multiple_of(4) || offset + bytes.len() as u64 > buffer.bytes() {
-            let message =
-                format!("{} bytes at {offset} into `{}` of {}", bytes.len(), buffer.label(), buffer.bytes());
-            return Err(Error::shape("upload", message));
-        }
-        self.guarded(buffer.label(), || {
-            for (index, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
-                let at = buffer.offset() + offset + (index * UPLOAD_PIECE) as u64;
-                if piece.len() % 4 == 0 {
-                    self.queue().write_buffer(buffer.raw(), at, piece);
-                } else {
-                    let mut padded = piece.to_vec();
-                    padded.resize(piece.len().next_multiple_of(4), 0);
-                    self.queue().write_buffer(buffer.raw(), at, &padded);
-                }
-                let waiting = self.uploading().fetch_add(piece.len() as u64, Ordering::Relaxed);
-                if waiting + piece.len() as u64 > UPLOAD_WAITING {
-                    self.uploading().store(0, Ordering::Relaxed);
-                    self.queue().submit([]);
-                    let _ = self.raw().poll(wgpu::PollType::Poll);
-                }
-            }
-        })
-    }
-
     /// Waits for all earlier work and reads `count` values from a byte offset.
     ///
     /// # Errors
