@@ -11,6 +11,7 @@ mod adapter;
 mod buffer;
 mod capabilities;
 mod device;
+mod download;
 mod kernel;
 mod list;
 mod pipeline_cache;

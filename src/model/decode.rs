@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`residual_norm`] | hidden, sums of the last product | hidden, the group's input |
 //! | [`group_gemv`] | input | sums of q, k and v |
-//! | [`attention_decode`] | sums, cache | parts of attention, the row's keys and values in the cache |
+//! | [`attention_decode()`] | sums, cache | parts of attention, the row's keys and values in the cache |
 //! | [`attention_join`] | parts | o's input |
 //! | [`group_gemv`] | input | sums of o |
 //! | [`residual_norm`] | hidden, sums | hidden, the group's input |

@@ -19,7 +19,7 @@ fn left_over(bits: usize, quad: usize) -> &'static [(usize, usize)] {
 
 /// The words `[rows · bits / 32, columns]` of rows of one width, in the file's order, in the device's order. Rows come in
 /// blocks of 32; in a block, row r has byte r mod 4 of the words, and of those `⌊8 / bits⌋` codes a byte, as far as
-/// the words reach; [`left_over`] tells the rest.
+/// the words reach; `left_over` tells the rest.
 pub fn reorder(words: &[u32], columns: usize, bits: usize) -> Vec<u32> {
     let rows = words.len() / columns * 32 / bits;
     let whole = 8 / bits;

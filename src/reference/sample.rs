@@ -46,7 +46,7 @@ type Candidate = (f64, u32);
 
 impl Sampler {
     /// The token at step `step` of a text whose earlier tokens are `history` (in any order, prompt included), of which
-    /// `logits` [vocabulary] are the scores, all finite.
+    /// `logits` `[vocabulary]` are the scores, all finite.
     pub fn choose(&self, logits: &[f32], history: &[u32], step: u32) -> Chosen {
         let mut scores = logits.to_vec();
         self.penalize(&mut scores, history);

@@ -2,8 +2,8 @@
 
 use exlay::Result;
 use exlay::formats::config::LlamaConfig;
-use exlay::formats::exl2::has_packed;
 use exlay::formats::safetensors::{Checkpoint, Dtype, TensorView};
+use exlay::model::{EMBEDDING_TABLE, LAST_NORM, LinearSpec, WeightSource, blocks, head_spec, head_weight};
 use exlay::packing::{Group, Layout};
 
 /// Weights, and the bytes that hold them.
@@ -59,37 +59,22 @@ pub(super) struct Stored {
 /// # Errors
 /// [`exlay::Error::Tensor`] if one is missing, or contradicts `config` in shape.
 pub(super) fn count(config: &LlamaConfig, checkpoint: &Checkpoint) -> Result<Stored> {
-    let hidden = config.hidden_size;
-    let queries = config.num_attention_heads * config.head_dim;
-    let keys = config.num_key_value_heads * config.head_dim;
-    let inner = config.intermediate_size;
-    let linears = [
-        ("self_attn.q_proj", hidden, queries),
-        ("self_attn.k_proj", hidden, keys),
-        ("self_attn.v_proj", hidden, keys),
-        ("self_attn.o_proj", queries, hidden),
-        ("mlp.gate_proj", hidden, inner),
-        ("mlp.up_proj", hidden, inner),
-        ("mlp.down_proj", inner, hidden),
-    ];
-    let norm =
-        |name: &str| dense(checkpoint, &format!("{name}.weight"), &[hidden]).map(|norm| Amount::of(&norm));
-    let mut layers = vec![];
-    let mut norms = vec![norm("model.norm")?];
-    for layer in 0..config.num_hidden_layers {
-        let key = |part: &str| format!("model.layers.{layer}.{part}");
-        let read = |&(part, k, n): &(&str, usize, usize)| linear(checkpoint, key(part), k, n);
-        layers.push(linears.iter().map(read).collect::<Result<_>>()?);
-        norms.push(norm(&key("input_layernorm"))?);
-        norms.push(norm(&key("post_attention_layernorm"))?);
-    }
-    let embedding = dense(checkpoint, "model.embed_tokens.weight", &[config.vocab_size, hidden])?;
-    let stored_head = has_packed(checkpoint, "lm_head") || checkpoint.has("lm_head.weight");
-    let head = if stored_head || !config.tie_word_embeddings {
-        Some(linear(checkpoint, "lm_head".into(), hidden, config.vocab_size)?)
-    } else {
-        None
+    let norm = |name: &str| {
+        let norm = dense(checkpoint, &format!("{name}.weight"), &[config.hidden_size])?;
+        Ok(Amount::of(&norm))
     };
+    let mut layers = vec![vec![]; config.num_hidden_layers];
+    let mut norms = vec![norm(LAST_NORM)?];
+    for block in blocks(config) {
+        for spec in block.linears() {
+            layers[block.layer].push(linear(checkpoint, spec)?);
+        }
+        norms.push(norm(&block.norm)?);
+    }
+    let embedding = dense(checkpoint, EMBEDDING_TABLE, &[config.vocab_size, config.hidden_size])?;
+    let spec = head_spec(config);
+    let own = checkpoint.has_packed(&spec) || head_weight(checkpoint, config) != EMBEDDING_TABLE;
+    let head = own.then(|| linear(checkpoint, &spec)).transpose()?;
     Ok(Stored { layers, head, embedding: Amount::of(&embedding), norms: norms.into_iter().sum() })
 }
 
@@ -99,9 +84,10 @@ fn dense<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result<
     Ok(tensor)
 }
 
-/// A linear of `k` input and `n` output features, packed or dense.
-fn linear(checkpoint: &Checkpoint, name: String, k: usize, n: usize) -> Result<StoredLinear> {
-    let (bytes, storage) = if has_packed(checkpoint, &name) {
+/// A linear, packed or dense.
+fn linear(checkpoint: &Checkpoint, spec: &LinearSpec) -> Result<StoredLinear> {
+    let (name, k, n) = (spec.name.clone(), spec.k, spec.n);
+    let (bytes, storage) = if checkpoint.has_packed(spec) {
         packed(checkpoint, &name, k, n)?
     } else {
         let weight = dense(checkpoint, &format!("{name}.weight"), &[n, k])?;
