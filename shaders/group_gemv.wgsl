@@ -51,28 +51,26 @@ fn scales_of(t: Tile, group: u32, lane: u32) -> vec4<f32> {
 
 var<workgroup> slice_sums: array<vec4<f32>, 32u * SLICES>;
 
-// Sums of every 32nd part of a row's squares, read before the weights are.
-var<workgroup> square_sums: array<f32, 32u * ROWS>;
+// Sums of every 32nd part of a row's squares.
+var<workgroup> square_sums: array<vec4<f32>, 8u * ROWS>;
 
-fn read_squares(lane: vec3<u32>) {
-    for (var row = lane.y; row < ROWS; row += SLICES) {
-        var sum = 0.0;
-        for (var i = lane.x; i < p.parts; i += 32u) {
-            sum += squares[row * p.parts + i];
-        }
-        square_sums[32u * row + lane.x] = sum;
+fn squares_of(row: u32, lane: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = lane; i < p.parts; i += 32u) {
+        sum += squares[row * p.parts + i];
     }
+    return sum;
 }
 
 fn inverse_rms(row: u32) -> f32 {
     if (p.parts == 0u) {
         return 1.0;
     }
-    var sum = 0.0;
-    for (var i = 0u; i < 32u; i++) {
-        sum += square_sums[32u * row + i];
+    var sum = vec4<f32>(0.0);
+    for (var i = 0u; i < 8u; i++) {
+        sum += square_sums[8u * row + i];
     }
-    return 1.0 / sqrt(sum / f32(p.k) + p.eps);
+    return 1.0 / sqrt(((sum.x + sum.y) + (sum.z + sum.w)) / f32(p.k) + p.eps);
 }
 
 fn finish(row: u32, own: vec4<f32>, sums_index: u32, column: u32, live: bool, lane: vec3<u32>) {
@@ -97,7 +95,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
     let t = Tile(a.x + lane.x, a.y, a.z, a.w, b.x, (b.w >> 16u) * ROWS * p.x_row);
     let live = lane.x < b.z;
     let slice = id.y * SLICES + lane.y;
-    read_squares(lane);
+    // Asked for before the weights, waited for after them.
+    let own_squares = squares_of(min(lane.y, ROWS - 1u), lane.x);
     var sums: Sums;
     if (live) {
         for (var i = 0u; i < (b.w & 0xffffu); i++) {
@@ -113,6 +112,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
                 default: { sums = run_8(t, run, slice, lane.x, sums); }
             }
         }
+    }
+    for (var row = lane.y; row < ROWS; row += SLICES) {
+        square_sums[8u * row + lane.x / 4u][lane.x % 4u] =
+            select(squares_of(row, lane.x), own_squares, row == lane.y);
     }
     finish_all(sums, id.y, b.y + lane.x, live, lane);
 }
