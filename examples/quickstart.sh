@@ -26,11 +26,12 @@ bits=3.0
 if [ $model = tiny-stories ]; then
     rows=64 length=256 measurement_rows=8 measurement_length=256
     minutes="a few minutes"
-    prompt="Once upon a time"
+    prompt="Once upon a time" tokens=120
 else
     rows=8 length=256 measurement_rows=2 measurement_length=256
     minutes="up to half an hour on two cores without a GPU, a few minutes with one"
-    prompt="The capital of France is"
+    # A beginning like those of the calibration text: three bits calibrated on so little of it know stories, not facts.
+    prompt="Once upon a time, there was a little girl named Lily. She" tokens=40
 fi
 
 say() { printf '\n== %s\n' "$1"; }
@@ -75,6 +76,6 @@ else
         --measurement-rows "$measurement_rows" --measurement-length "$measurement_length"
 fi
 
-say "Generating from $output"
-"$exlay" generate --model "$output" --prompt "$prompt" --tokens 120 --temperature 0
+say "Generating from $output: $prompt"
+"$exlay" generate --model "$output" --prompt "$prompt" --tokens "$tokens" --temperature 0
 printf '\nYour turn: %s generate --model %s --prompt "..."\n' "$exlay" "$output"

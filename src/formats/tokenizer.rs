@@ -122,11 +122,6 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// The id of a token in its own spelling.
-    pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
-    }
-
     /// Beginning of sequence, where `tokenizer_config.json` names one.
     pub fn bos_token_id(&self) -> Option<u32> {
         self.bos

@@ -20,8 +20,8 @@ use crate::ops::sample::{Logits, MOST_ROWS};
 /// Name of the last norm in the files, without `.weight`.
 pub const LAST_NORM: &str = "model.norm";
 
-/// Bytes of logits at a time.
-const SLICE_BYTES: usize = 32 << 20;
+/// Bytes of logits at a time, if a binding holds so many.
+const SLICE_BYTES: u64 = 32 << 20;
 
 /// Lists that are kept: the rows of a token are few and always the same, those of prompts are not.
 const MOST_PREPARED: usize = 16;
@@ -88,7 +88,8 @@ impl Head {
         group: LinearGroup,
     ) -> Result<Self> {
         let hidden = config.hidden_size;
-        let rows = (SLICE_BYTES / (4 * config.vocab_size)).clamp(MOST_ROWS, 256);
+        let bytes = device.max_slab_bytes().min(SLICE_BYTES) as usize;
+        let rows = (bytes / (4 * config.vocab_size)).clamp(MOST_ROWS, 256);
         Ok(Self {
             norm: load_norm(device, source, LAST_NORM, hidden)?,
             group,

@@ -128,7 +128,7 @@ impl Llama {
         };
         let cache = Cache::new(device, &config, config.num_hidden_layers, options.cache, options.precision)?;
         part(&mut memory.cache);
-        let scratch = Scratch::new(device, &config, rows, context)?;
+        let scratch = Scratch::new(device, &config, rows, context, |spec| source.has_packed(spec))?;
         let rope = rope_table(device, &config, context)?;
         let batch = Batch::new(device, rows)?;
         let steps = Steps::new(device, slots, config.vocab_size)?;

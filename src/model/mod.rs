@@ -43,7 +43,8 @@ use crate::Result;
 use crate::ops::Tensor;
 
 /// Moves the first `rows` rows of a hidden state to another tensor, on the same device or through the host. The one
-/// place where hidden states cross between ranges of layers.
+/// place where hidden states cross between ranges of layers; nothing calls it while a model lies on one device, and a
+/// second one has nowhere else to begin.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] when the widths differ; as the devices report.

@@ -1,11 +1,12 @@
 //! Activations of a pass, allocated once; one buffer for each [`Role`].
 
-use super::block::Role;
+use super::block::{BlockSpec, LinearSpec, Role, blocks, head_spec};
 use crate::Result;
 use crate::formats::config::LlamaConfig;
 use crate::gpu::{Buffer, Device};
 use crate::ops::attention::splits;
 use crate::ops::cache::PAGE;
+use crate::ops::matmul::GEMV_ROWS;
 use crate::ops::{Tensor, decode_bytes};
 
 /// Buffers for up to a number of rows.
@@ -26,20 +27,25 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Buffers for `rows` rows over a cache of `context` tokens a slot.
+    /// Buffers for `rows` rows over a cache of `context` tokens a slot. Slabs of the linears that are `packed` are decoded
+    /// where a prompt has more rows than are multiplied straight from packed words.
     ///
     /// # Errors
     /// As [`Device::alloc`].
-    pub fn new(device: &Device, config: &LlamaConfig, rows: usize, context: usize) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        config: &LlamaConfig,
+        rows: usize,
+        context: usize,
+        packed: impl Fn(&LinearSpec) -> bool,
+    ) -> Result<Self> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (queries, keys) = (config.query_size(), config.key_value_size());
         let zeros = |label, cols| Tensor::zeros(device, label, rows, cols);
         let context = context.next_multiple_of(PAGE);
         // Few rows have more splits each; the most that any number of rows needs.
         let parts = (1..=rows).map(|rows| rows * splits(rows, context).0).max().unwrap_or(1);
-        let shapes = [(hidden, queries), (hidden, keys), (queries, hidden), (hidden, inner), (inner, hidden)];
-        let head = decode_bytes(device, hidden, config.vocab_size);
-        let decoded = shapes.iter().map(|&(k, n)| decode_bytes(device, k, n)).max().unwrap_or(0).max(head);
+        let decoded = if rows > GEMV_ROWS { decode_room(device, config, packed) } else { 0 };
         Ok(Self {
             rows,
             hidden: zeros("hidden", hidden)?,
@@ -101,4 +107,12 @@ impl Scratch {
     pub(super) fn decoded(&self) -> &Buffer {
         &self.decoded
     }
+}
+
+/// Bytes of the largest slab in halves of those linears of a model that are `packed`.
+fn decode_room(device: &Device, config: &LlamaConfig, packed: impl Fn(&LinearSpec) -> bool) -> u64 {
+    let (blocks, head) = (blocks(config), head_spec(config));
+    let linears = blocks.iter().flat_map(BlockSpec::linears).chain([&head]);
+    let bytes = linears.filter(|spec| packed(spec)).map(|spec| decode_bytes(device, spec.k, spec.n));
+    bytes.max().unwrap_or(0)
 }

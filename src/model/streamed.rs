@@ -45,7 +45,8 @@ impl Streamed {
         Ok(Self {
             checkpoint: Checkpoint::open(directory)?,
             cache: Cache::new(device, &config, 1, CacheSize { slots: 1, context }, CachePrecision::Half)?,
-            scratch: Scratch::new(device, &config, rows, context)?,
+            // A block's linears may be replaced by packed ones.
+            scratch: Scratch::new(device, &config, rows, context, |_| true)?,
             rope: rope_table(device, &config, context)?,
             batch: Batch::new(device, rows)?,
             device: device.clone(),

@@ -5,7 +5,7 @@ use super::Tensor;
 use super::cache::{CachePrecision, PAGE, PagedCache, RowState};
 use super::residual_norm::Left;
 use super::rope::RopeTable;
-use crate::gpu::{CommandList, Variant};
+use crate::gpu::{Buffer, CommandList, Variant};
 use crate::{Error, Result};
 
 /// The most query heads of a workgroup: what its registers and workgroup memory hold.
@@ -190,6 +190,14 @@ impl Projections<'_> {
         }
         Ok(())
     }
+
+    /// What the kernels that take projections bind first: sums, rotations, the rows' state, the cache.
+    pub(super) fn buffers<'b>(&'b self, decode: &Decode<'b>) -> [&'b Buffer; 7] {
+        let (state, cache) = (decode.state, decode.cache);
+        let partial = self.left.partial.buffer();
+        let rope = self.rope.buffer();
+        [partial, rope, &state.positions, &state.slots, &cache.pages, &cache.keys, &cache.values]
+    }
 }
 
 /// The parts of softmax(q·Kᵀ / √dim)·V for each row, head and split of the context into `decode.splits`, with the queries
@@ -205,7 +213,7 @@ pub fn attention_decode(
 ) -> Result<()> {
     decode.check("attention_decode")?;
     from.check("attention_decode", decode)?;
-    let &Decode { heads, rows, cache, state, splits, .. } = decode;
+    let &Decode { heads, rows, cache, splits, .. } = decode;
     let (sets, workgroup_heads) = sets(heads, cache.kv_heads);
     let cut = decode.cut();
     let params = Params {
@@ -224,16 +232,8 @@ pub fn attention_decode(
     };
     let kernel =
         list.device().kernel(&variant([cache.dim, workgroup_heads, from.left.sums], cache.precision, own))?;
-    let buffers = [
-        from.left.partial.buffer(),
-        from.rope.buffer(),
-        &state.positions,
-        &state.slots,
-        &cache.pages,
-        &cache.keys,
-        &cache.values,
-        splits.buffer(),
-    ];
+    let [partial, rope, positions, slots, pages, keys, values] = from.buffers(decode);
+    let buffers = [partial, rope, positions, slots, pages, keys, values, splits.buffer()];
     list.dispatch(
         &kernel,
         &buffers,

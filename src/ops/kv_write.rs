@@ -36,7 +36,7 @@ pub(super) fn variant(dim: usize, sums: usize, precision: CachePrecision) -> Var
 pub fn kv_write(list: &mut CommandList, decode: &Decode<'_>, from: &Projections<'_>) -> Result<()> {
     decode.check("kv_write")?;
     from.check("kv_write", decode)?;
-    let &Decode { rows, cache, state, .. } = decode;
+    let &Decode { rows, cache, .. } = decode;
     let kernel = list.device().kernel(&variant(cache.dim, from.left.sums, cache.precision))?;
     let lanes = rows * cache.kv_heads * cache.dim / 8;
     let grid = flat_grid(list.device(), lanes.div_ceil(ELEMENTWISE as usize) as u64);
@@ -48,14 +48,5 @@ pub fn kv_write(list: &mut CommandList, decode: &Decode<'_>, from: &Projections<
         kv_heads: cache.kv_heads as u32,
         pages_per_slot: cache.pages_per_slot as u32,
     };
-    let buffers = [
-        from.left.partial.buffer(),
-        from.rope.buffer(),
-        &state.positions,
-        &state.slots,
-        &cache.pages,
-        &cache.keys,
-        &cache.values,
-    ];
-    list.dispatch(&kernel, &buffers, &params, grid)
+    list.dispatch(&kernel, &from.buffers(decode), &params, grid)
 }

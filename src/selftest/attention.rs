@@ -22,6 +22,16 @@ pub struct Row {
     pub position: Option<usize>,
 }
 
+impl Row {
+    /// Not in use.
+    pub const IDLE: Self = Self { slot: 0, position: None };
+
+    /// In use.
+    pub fn at(slot: usize, position: usize) -> Self {
+        Self { slot, position: Some(position) }
+    }
+}
+
 /// Attention of some rows over a cache whose pages lie in another order.
 pub struct Attention {
     /// The rows.
@@ -42,17 +52,14 @@ pub struct Attention {
     pub precision: CachePrecision,
 }
 
-fn at(slot: usize, position: usize) -> Row {
-    Row { slot, position: Some(position) }
-}
-
 pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
-    let idle = Row { slot: 0, position: None };
     boxed(match shapes {
         Shapes::Small => vec![
             // Many rows, one split.
             Attention {
-                rows: (0..65).map(|row| if row % 9 == 4 { idle } else { at(row % 2, 7 * row) }).collect(),
+                rows: (0..65)
+                    .map(|row| if row % 9 == 4 { Row::IDLE } else { Row::at(row % 2, 7 * row) })
+                    .collect(),
                 slots: 2,
                 pages_per_slot: 2,
                 heads: 4,
@@ -63,7 +70,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
             },
             // Few rows, several splits.
             Attention {
-                rows: vec![at(1, 700), idle, at(0, 0), at(2, 255)],
+                rows: vec![Row::at(1, 700), Row::IDLE, Row::at(0, 0), Row::at(2, 255)],
                 slots: 3,
                 pages_per_slot: 3,
                 heads: 6,
@@ -75,7 +82,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
         ],
         Shapes::Real => vec![
             Attention {
-                rows: (0..64).map(|row| at(row % 2, 2047 - row)).collect(),
+                rows: (0..64).map(|row| Row::at(row % 2, 2047 - row)).collect(),
                 slots: 2,
                 pages_per_slot: 8,
                 heads: 8,
@@ -85,7 +92,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
                 precision: CachePrecision::Half,
             },
             Attention {
-                rows: vec![at(0, 16383), at(0, 8191), at(0, 4096)],
+                rows: vec![Row::at(0, 16383), Row::at(0, 8191), Row::at(0, 4096)],
                 slots: 1,
                 pages_per_slot: 64,
                 heads: 32,
@@ -95,7 +102,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
                 precision: CachePrecision::Half,
             },
             Attention {
-                rows: vec![at(0, 16382)],
+                rows: vec![Row::at(0, 16382)],
                 slots: 1,
                 pages_per_slot: 64,
                 heads: 32,

@@ -47,12 +47,7 @@ pub struct AttentionDecode {
     pub form: Arithmetic,
 }
 
-fn at(slot: usize, position: usize) -> Row {
-    Row { slot, position: Some(position) }
-}
-
 pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
-    let idle = Row { slot: 0, position: None };
     let half = CachePrecision::Half;
     let case = |rows, slots, pages_per_slot, (heads, kv_heads, dim), own| AttentionDecode {
         rows,
@@ -69,24 +64,31 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     };
     boxed(match shapes {
         Shapes::Small => {
-            let rows = vec![at(1, 300), idle, at(0, 0), at(2, 255)];
-            let eight = (0..8).map(|row| if row == 3 { idle } else { at(row, 255 - 30 * row) }).collect();
+            let rows = vec![Row::at(1, 300), Row::IDLE, Row::at(0, 0), Row::at(2, 255)];
+            let eight =
+                (0..8).map(|row| if row == 3 { Row::IDLE } else { Row::at(row, 255 - 30 * row) }).collect();
             vec![
                 case(rows, 3, 2, (14, 2, 64), OwnKeys::New),
                 // So many rows and heads that a context is one split.
                 AttentionDecode { form: Arithmetic::Fixed, ..case(eight, 8, 1, (128, 128, 8), OwnKeys::New) },
                 AttentionDecode {
                     precision: CachePrecision::Single,
-                    ..case((0..7).map(|row| at(0, 252 + row)).collect(), 1, 2, (4, 1, 24), OwnKeys::Stored)
+                    ..case(
+                        (0..7).map(|row| Row::at(0, 252 + row)).collect(),
+                        1,
+                        2,
+                        (4, 1, 24),
+                        OwnKeys::Stored,
+                    )
                 },
             ]
         }
         Shapes::Real => vec![
-            case(vec![at(0, 4095)], 1, 16, (64, 8, 128), OwnKeys::New),
-            case((0..8).map(|row| at(row, 2047 - row)).collect(), 8, 8, (64, 8, 128), OwnKeys::New),
-            case(vec![at(0, 2048)], 1, 16, (32, 32, 128), OwnKeys::New),
-            case(vec![at(0, 32_767)], 1, 128, (32, 8, 128), OwnKeys::New),
-            case((0..7).map(|row| at(0, 2041 + row)).collect(), 1, 8, (32, 4, 64), OwnKeys::Stored),
+            case(vec![Row::at(0, 4095)], 1, 16, (64, 8, 128), OwnKeys::New),
+            case((0..8).map(|row| Row::at(row, 2047 - row)).collect(), 8, 8, (64, 8, 128), OwnKeys::New),
+            case(vec![Row::at(0, 2048)], 1, 16, (32, 32, 128), OwnKeys::New),
+            case(vec![Row::at(0, 32_767)], 1, 128, (32, 8, 128), OwnKeys::New),
+            case((0..7).map(|row| Row::at(0, 2041 + row)).collect(), 1, 8, (32, 4, 64), OwnKeys::Stored),
         ],
     })
 }

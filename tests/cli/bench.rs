@@ -49,7 +49,7 @@ fn tables_say_what_was_measured() {
     let flags = ["1", "--prompt", "0", "--context-lengths", "0", "--embedding", "host", "--profile"];
     let output = run(&[&["bench"], &TINY[..], &flags].concat(), 0);
     for words in
-        ["model       synthetic tiny, 3.0", "8 tokens after 0 ", "GB/s read", "rms_norm ", "a layer, "]
+        ["model       synthetic tiny, 3.0", "8 tokens after 0 ", "GB/s read", "residual_norm ", "a layer, "]
     {
         assert!(stdout(&output).contains(words), "{words}: {}", stdout(&output));
     }

@@ -5,18 +5,20 @@ use exlay::selftest::{Attention, Row};
 
 use crate::support::check;
 
-fn at(slot: usize, position: usize) -> Row {
-    Row { slot, position: Some(position) }
-}
-
-const IDLE: Row = Row { slot: 0, position: None };
-
 /// Positions on both sides of a page's end, an idle row, two slots whose pages are mixed up.
 #[test]
 fn few_rows_in_several_splits() {
     for (heads, kv_heads, dim) in [(1, 1, 8), (3, 1, 64), (4, 2, 24), (8, 2, 136), (2, 2, 256)] {
         check(&Attention {
-            rows: vec![at(1, 257), at(0, 0), IDLE, at(1, 255), at(0, 767), at(1, 256), at(0, 511)],
+            rows: vec![
+                Row::at(1, 257),
+                Row::at(0, 0),
+                Row::IDLE,
+                Row::at(1, 255),
+                Row::at(0, 767),
+                Row::at(1, 256),
+                Row::at(0, 511),
+            ],
             slots: 2,
             pages_per_slot: 3,
             heads,
@@ -33,7 +35,7 @@ fn few_rows_in_several_splits() {
 fn windows() {
     for window in [1, 31, 33, 200, 300, 5000] {
         check(&Attention {
-            rows: vec![at(0, 700), at(0, 0), at(0, 31), IDLE, at(0, 299)],
+            rows: vec![Row::at(0, 700), Row::at(0, 0), Row::at(0, 31), Row::IDLE, Row::at(0, 299)],
             slots: 1,
             pages_per_slot: 3,
             heads: 4,
@@ -50,7 +52,9 @@ fn windows() {
 fn many_rows_in_one_split() {
     for rows in [64, 65] {
         check(&Attention {
-            rows: (0..rows).map(|row| if row % 9 == 4 { IDLE } else { at(row % 2, 5 * row) }).collect(),
+            rows: (0..rows)
+                .map(|row| if row % 9 == 4 { Row::IDLE } else { Row::at(row % 2, 5 * row) })
+                .collect(),
             slots: 2,
             pages_per_slot: 2,
             heads: 3,
@@ -67,7 +71,7 @@ fn many_rows_in_one_split() {
 fn a_cache_in_single_precision() {
     for (heads, dim) in [(1, 8), (4, 24), (2, 136)] {
         check(&Attention {
-            rows: vec![at(1, 257), IDLE, at(0, 511), at(1, 0)],
+            rows: vec![Row::at(1, 257), Row::IDLE, Row::at(0, 511), Row::at(1, 0)],
             slots: 2,
             pages_per_slot: 2,
             heads,

@@ -14,12 +14,6 @@ use exlay::selftest::{AttentionDecode, Row};
 
 use crate::support::{check, device};
 
-fn at(slot: usize, position: usize) -> Row {
-    Row { slot, position: Some(position) }
-}
-
-const IDLE: Row = Row { slot: 0, position: None };
-
 fn case(rows: Vec<Row>, (heads, kv_heads, dim): (usize, usize, usize), sums: usize) -> AttentionDecode {
     let slots = 1 + rows.iter().map(|row| row.slot).max().unwrap();
     AttentionDecode {
@@ -48,7 +42,14 @@ fn head_groups_and_sizes() {
         ((18, 2, 16), 1, Arithmetic::Single),
         ((8, 1, 256), 4, Arithmetic::Fixed),
     ] {
-        let rows = vec![at(1, 257), IDLE, at(0, 0), at(3, 255), at(2, 767), at(4, 256)];
+        let rows = vec![
+            Row::at(1, 257),
+            Row::IDLE,
+            Row::at(0, 0),
+            Row::at(3, 255),
+            Row::at(2, 767),
+            Row::at(4, 256),
+        ];
         check(&AttentionDecode { form, ..case(rows, shape, sums) });
     }
 }
@@ -57,7 +58,7 @@ fn head_groups_and_sizes() {
 #[test]
 fn split_boundaries() {
     for position in [1, 62, 63, 64, 65, 127, 128, 511, 512] {
-        check(&case(vec![at(0, position)], (4, 1, 64), 2));
+        check(&case(vec![Row::at(0, position)], (4, 1, 64), 2));
     }
 }
 
@@ -65,7 +66,7 @@ fn split_boundaries() {
 #[test]
 fn windows() {
     for window in [1, 2, 31, 65, 200, 300, 5000] {
-        let rows = vec![at(0, 700), at(1, 0), at(2, 64), IDLE, at(3, 299)];
+        let rows = vec![Row::at(0, 700), Row::at(1, 0), Row::at(2, 64), Row::IDLE, Row::at(3, 299)];
         check(&AttentionDecode { window: Some(window), ..case(rows, (4, 1, 64), 2) });
     }
 }
@@ -79,8 +80,17 @@ fn several_positions_of_a_slot() {
         ((4, 1, 64), Some(130), CachePrecision::Half),
         ((28, 4, 24), Some(3), CachePrecision::Single),
     ] {
-        let prompt = (0..7).map(|row| at(0, row)).collect();
-        let across = [at(1, 254), at(1, 255), at(1, 256), IDLE, at(0, 63), at(0, 64), at(2, 500)].to_vec();
+        let prompt = (0..7).map(|row| Row::at(0, row)).collect();
+        let across = [
+            Row::at(1, 254),
+            Row::at(1, 255),
+            Row::at(1, 256),
+            Row::IDLE,
+            Row::at(0, 63),
+            Row::at(0, 64),
+            Row::at(2, 500),
+        ]
+        .to_vec();
         for rows in [prompt, across] {
             check(&AttentionDecode { precision, window, own: OwnKeys::Stored, ..case(rows, shape, 4) });
         }
@@ -91,7 +101,7 @@ fn several_positions_of_a_slot() {
 #[test]
 fn a_cache_in_single_precision() {
     for shape in [(4, 4, 8), (12, 1, 136)] {
-        let rows = vec![at(1, 257), IDLE, at(0, 511), at(2, 0)];
+        let rows = vec![Row::at(1, 257), Row::IDLE, Row::at(0, 511), Row::at(2, 0)];
         check(&AttentionDecode {
             precision: CachePrecision::Single,
             window: Some(300),
@@ -103,7 +113,7 @@ fn a_cache_in_single_precision() {
 /// Splits of several tiles, which eight rows of many heads have.
 #[test]
 fn several_tiles_in_a_split() {
-    let rows = (0..8).map(|row| at(row, 700 - 90 * row)).collect();
+    let rows = (0..8).map(|row| Row::at(row, 700 - 90 * row)).collect();
     check(&case(rows, (64, 64, 8), 1));
 }
 

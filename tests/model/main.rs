@@ -4,6 +4,8 @@
 mod support;
 
 mod exl2;
+mod memory;
+mod slabs;
 mod streamed;
 mod synthetic;
 mod variants;
