@@ -16,7 +16,7 @@ use crate::selftest::{Case, GroupGemv, Packing, ResidualNorm, SwigluGather};
 const SINGLE: [(usize, usize); 3] = [(8192, 28_672), (28_672, 8192), (4096, 11_008)];
 
 /// All of them for a layer, in each form of activations, for one row and for as many as there may be.
-pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
+pub(super) fn entries(layer: Layer) -> Vec<Entry> {
     let Layer { hidden, intermediate: inner, heads, kv_heads, dim, .. } = layer;
     let (queries, keys) = (heads * dim, kv_heads * dim);
     let groups = [
@@ -31,25 +31,27 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
             for bits in BITS {
                 for (k, outputs, norm) in &groups {
                     let members = outputs.iter().filter_map(|&n| mixed(*k, n, bits)).collect();
-                    entries.push(product(
-                        device,
-                        GroupGemv { rows, form, members, one_order: true, norm: *norm },
-                    ));
+                    entries.push(product(GroupGemv { rows, form, members, one_order: true, norm: *norm }));
                 }
             }
-            let sums = |k, columns| group_gemv::sums(device, k, columns);
             for (k, from) in [(queries, "o"), (inner, "down")] {
-                let case = ResidualNorm { rows, cols: hidden, sums: sums(k, hidden), copies: 1, form };
+                let case =
+                    ResidualNorm { rows, cols: hidden, sums: group_gemv::sums(k, hidden), copies: 1, form };
                 entries.push(residual(case, from));
             }
-            entries.push(gated(SwigluGather { rows, cols: inner, sums: sums(hidden, 2 * inner), form }));
+            entries.push(gated(SwigluGather {
+                rows,
+                cols: inner,
+                sums: group_gemv::sums(hidden, 2 * inner),
+                form,
+            }));
         }
     }
     entries
 }
 
 /// Each width alone, for one row: at the shapes of large matrices where the layer is of a model, else at its own.
-pub(super) fn widths(device: &Device, layer: Layer) -> Vec<Entry> {
+pub(super) fn widths(layer: Layer) -> Vec<Entry> {
     let own = [(layer.hidden, layer.intermediate)];
     let shapes = if layer.hidden < 4096 { &own[..] } else { &SINGLE };
     let mut entries = Vec::new();
@@ -58,7 +60,7 @@ pub(super) fn widths(device: &Device, layer: Layer) -> Vec<Entry> {
             let members = vec![Packing::mixed(k, n, &[bits], if bits < 4 { 64 } else { 128 }, false)];
             entries.extend(Arithmetic::ALL.map(|form| {
                 let members = members.clone();
-                product(device, GroupGemv { rows: 1, form, members, one_order: true, norm: false })
+                product(GroupGemv { rows: 1, form, members, one_order: true, norm: false })
             }));
         }
     }
@@ -106,12 +108,12 @@ fn input(
 }
 
 /// A product at the case's shape.
-fn product(device: &Device, case: GroupGemv) -> Entry {
+fn product(case: GroupGemv) -> Entry {
     let GroupGemv { rows, form, members, norm, .. } = &case;
     let (rows, form, members, norm) = (*rows, *form, members.clone(), *norm);
     let k = members.first().map_or(0, Packing::k);
     let outputs: usize = members.iter().map(|packing| packing.n).sum();
-    let values = rows * outputs * group_gemv::sums(device, k, outputs);
+    let values = rows * outputs * group_gemv::sums(k, outputs);
     let bytes = case.bytes() as usize + 4 * rows * form.row_words(k) + 4 * values;
     let (shape, flops) = (case.shape(), 2 * rows * k * outputs);
     Entry::new(&["group_gemv"], shape, bytes, Some(flops), move |list, sets| {
@@ -124,7 +126,7 @@ fn product(device: &Device, case: GroupGemv) -> Entry {
                 Some(out) => out,
                 None => {
                     let columns = group.columns();
-                    out.insert(Partial::new(&device, rows * columns * group_gemv::sums(&device, k, columns))?)
+                    out.insert(Partial::new(&device, rows * columns * group_gemv::sums(k, columns))?)
                 }
             };
             group_gemv::group_gemv(list, &x, &group, norm.then_some(&row_norm), out, rows)?;

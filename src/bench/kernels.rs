@@ -28,9 +28,9 @@ fn entries(device: &Device, layers: &[Layer]) -> Vec<(Vec<&'static str>, u64, En
     let mut all: Vec<(Vec<&'static str>, u64, Entry)> = Vec::new();
     for &layer in layers {
         let mut of_layer = products::entries(device, layer);
-        of_layer.extend(fused::entries(device, layer));
+        of_layer.extend(fused::entries(layer));
         of_layer.extend(forward::entries(device, layer));
-        of_layer.extend(fused::widths(device, layer));
+        of_layer.extend(fused::widths(layer));
         of_layer.extend(quantizer::entries(device, layer));
         for entry in of_layer {
             let known = |(_, _, other): &&mut (_, _, Entry)| {

@@ -127,7 +127,7 @@ impl Decode {
             return Ok(None);
         }
         let rows = rows.clamp(1, MOST_ROWS);
-        let partial = |group: &&QuantGroup| sums(device, group.k(), group.columns()) * rows * group.columns();
+        let partial = |group: &&QuantGroup| sums(group.k(), group.columns()) * rows * group.columns();
         let input = |group: &&QuantGroup| group.copies() * form.row_words(group.k());
         let (head_group, in_blocks) = groups.split_last().expect("the head's group is the last");
         // Splits depend on the rows: room for the most that any bucket needs.
@@ -169,7 +169,7 @@ impl Decode {
     pub fn logits(&self, head: &Head) -> Logits<'_> {
         let group = head.group().together().expect("the head is packed");
         let (cols, partial) = (group.columns(), self.logits.buffer());
-        Logits { partial, ks: sums(partial.device(), group.k(), cols), cols }
+        Logits { partial, ks: sums(group.k(), cols), cols }
     }
 
     /// Records the pass of `rows` rows (1, 2, 4 or 8) from their embeddings to their scores. Rows of one slot need
@@ -232,7 +232,7 @@ impl Decode {
         rows: usize,
     ) -> Result<Left<'_>> {
         group_gemv(list, &self.activation, group, normed.then_some(&self.norm), &self.partial, rows)?;
-        let (sums, columns) = (sums(list.device(), group.k(), group.columns()), group.columns());
+        let (sums, columns) = (sums(group.k(), group.columns()), group.columns());
         Ok(Left { partial: &self.partial, sums, columns })
     }
 

@@ -139,7 +139,7 @@ impl Case for GroupGemv {
         let spread: Vec<f32> =
             squares.iter().flat_map(|sum| vec![(sum / parts as f64) as f32; parts]).collect();
         device.write(row_norm.squares(), 0, &spread)?;
-        let (columns, sums) = (group.columns(), sums(device, k, group.columns()));
+        let (columns, sums) = (group.columns(), sums(k, group.columns()));
         let out = Partial::new(device, sums * rows * columns + GUARD)?;
         device.write(out.buffer(), 0, &vec![POISON; sums * rows * columns + GUARD])?;
         run_list(device, "group_gemv", |list| {
