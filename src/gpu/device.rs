@@ -2,20 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
 use super::buffer::Buffer;
 use super::capabilities::{Arithmetic, Capabilities, Tier};
 use super::kernel::Kernel;
 use super::shader::Variant;
+use super::upload::Staging;
 use crate::{Error, Result};
-
-/// Uploads are cut into pieces of this many bytes.
-const UPLOAD_PIECE: usize = 16 << 20;
-
-/// Uploads are submitted when so many bytes wait in staging memory, which wgpu frees only then.
-const UPLOAD_WAITING: u64 = 64 << 20;
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -58,9 +53,17 @@ struct Inner {
     options: DeviceOptions,
     held: AtomicU64,
     peak: AtomicU64,
-    uploading: AtomicU64,
+    staging: Mutex<Staging>,
+    counting: Option<Counting>,
     kernels: Mutex<HashMap<String, Kernel>>,
     lost: Arc<Mutex<Option<String>>>,
+}
+
+/// What a device that only counts has beside its numbers.
+struct Counting {
+    /// Stands for every buffer.
+    nothing: wgpu::Buffer,
+    made: Mutex<Vec<(String, u64)>>,
 }
 
 impl Device {
@@ -119,10 +122,54 @@ impl Device {
             options,
             held: AtomicU64::new(0),
             peak: AtomicU64::new(0),
-            uploading: AtomicU64::new(0),
+            staging: Mutex::default(),
+            counting: None,
             kernels: Mutex::default(),
             lost,
         })))
+    }
+
+    /// A device with the properties of this one that only counts: its buffers hold nothing, and what is written to them is
+    /// forgotten. Whatever allocates can be planned with it; what reads or dispatches cannot.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    pub fn counting(&self) -> Result<Self> {
+        let Some(nothing) = self.try_buffer("nothing", 16)? else {
+            return Err(Error::OutOfMemory { label: "nothing".to_owned(), requested: 16, held: 0, fits: 0 });
+        };
+        Ok(Self(Arc::new(Inner {
+            raw: self.0.raw.clone(),
+            queue: self.0.queue.clone(),
+            name: self.0.name.clone(),
+            software: self.0.software,
+            tier: self.0.tier,
+            capabilities: self.0.capabilities.clone(),
+            limits: self.0.limits.clone(),
+            options: DeviceOptions { memory_limit: None, ..self.0.options.clone() },
+            held: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            staging: Mutex::default(),
+            counting: Some(Counting { nothing, made: Mutex::default() }),
+            kernels: Mutex::default(),
+            lost: Arc::clone(&self.0.lost),
+        })))
+    }
+
+    /// Whether this only counts.
+    pub fn counts(&self) -> bool {
+        self.0.counting.is_some()
+    }
+
+    /// Label and bytes of everything that was allocated on a device that only counts, in order.
+    pub fn counted(&self) -> Vec<(String, u64)> {
+        let made = |counting: &Counting| counting.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.0.counting.as_ref().map(made).unwrap_or_default()
+    }
+
+    /// The most bytes that may be held, where the user set a limit.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.0.options.memory_limit
     }
 
     /// The adapter's name.
@@ -203,6 +250,10 @@ impl Device {
         {
             return Err(out_of_memory(limit.saturating_sub(held - bytes)));
         }
+        if let Some(counting) = &self.0.counting {
+            counting.made.lock().unwrap_or_else(PoisonError::into_inner).push((label.to_owned(), bytes));
+            return Ok(Buffer::new(self.clone(), counting.nothing.clone(), label, bytes));
+        }
         let Some(raw) = self.try_buffer(label, bytes)? else {
             let mut fits = (bytes / 2) & !3;
             while fits >= 1 << 20 && self.try_buffer("trial", fits)?.is_none() {
@@ -212,47 +263,6 @@ impl Device {
         };
         self.0.peak.fetch_max(held, Ordering::Relaxed);
         Ok(Buffer::new(self.clone(), raw, label, bytes))
-    }
-
-    /// Allocates and fills a buffer.
-    ///
-    /// # Errors
-    /// As [`Device::alloc`] and [`Device::write`].
-    pub fn upload<T: bytemuck::NoUninit>(&self, label: &str, data: &[T]) -> Result<Buffer> {
-        let buffer = self.alloc(label, size_of_val(data) as u64)?;
-        self.write(&buffer, 0, data)?;
-        Ok(buffer)
-    }
-
-    /// Writes `data` at a byte offset (a multiple of four).
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when it does not fit, [`Error::Device`] from the driver.
-    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &Buffer, offset: u64, data: &[T]) -> Result<()> {
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        if !offset.is_multiple_of(4) || offset + bytes.len() as u64 > buffer.bytes() {
-            let message =
-                format!("{} bytes at {offset} into `{}` of {}", bytes.len(), buffer.label(), buffer.bytes());
-            return Err(Error::shape("upload", message));
-        }
-        self.guarded(buffer.label(), || {
-            for (index, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
-                let at = buffer.offset() + offset + (index * UPLOAD_PIECE) as u64;
-                if piece.len() % 4 == 0 {
-                    self.0.queue.write_buffer(buffer.raw(), at, piece);
-                } else {
-                    let mut padded = piece.to_vec();
-                    padded.resize(piece.len().next_multiple_of(4), 0);
-                    self.0.queue.write_buffer(buffer.raw(), at, &padded);
-                }
-                let waiting = self.0.uploading.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                if waiting + piece.len() as u64 > UPLOAD_WAITING {
-                    self.0.uploading.store(0, Ordering::Relaxed);
-                    self.0.queue.submit([]);
-                    let _ = self.0.raw.poll(wgpu::PollType::Poll);
-                }
-            }
-        })
     }
 
     /// Waits for all earlier work and reads `count` values from a byte offset.
@@ -345,6 +355,10 @@ impl Device {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
+    }
+
+    pub(super) fn staging(&self) -> MutexGuard<'_, Staging> {
+        self.0.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn checked(&self) -> bool {

@@ -16,6 +16,7 @@ mod list;
 mod readback;
 mod shader;
 mod timing;
+mod upload;
 
 pub use adapter::{Adapter, adapters, select};
 pub use buffer::{Buffer, VIEW_ALIGNMENT};

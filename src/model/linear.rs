@@ -181,7 +181,7 @@ impl LinearGroup {
             let order = first.permutation().cloned();
             let gathered = match &order {
                 Some(order) => {
-                    let gathered = scratch.gathered(x.cols())?;
+                    let gathered = scratch.gathered(x)?;
                     permute(list, x, order, &gathered, rows)?;
                     gathered
                 }

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 const SLAB_COLUMNS: usize = 128;
 
 /// Bytes that a slab may take when it is decoded to halves for a prompt.
-const SLAB_HALVES: u64 = 128 << 20;
+const SLAB_HALVES: u64 = 64 << 20;
 
 /// The order in which a packed matrix takes its input features.
 pub struct Permutation {
