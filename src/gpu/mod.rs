@@ -27,3 +27,4 @@ pub use list::{CommandList, flat_grid};
 pub use readback::Readback;
 pub use shader::{Variant, kernel_stems, source};
 pub use timing::{Clock, Profile};
+pub use upload::Rows;

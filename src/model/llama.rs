@@ -1,21 +1,22 @@
 //! A whole model on one device: rows of tokens in, logits out.
 
-mod steps;
+pub(super) mod steps;
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use self::steps::Steps;
 use super::batch::{Batch, Row};
-use super::block::blocks;
 use super::cache::{Cache, CacheSize};
 use super::decode::{Decode, DecodeModel, own_keys, read_scores};
 use super::embedding::{Embedding, Placement};
 use super::head::Head;
-use super::pass::{Pass, rope_table};
+use super::pass::Pass;
+use super::plan::Planner;
+use super::room::{Room, pass_rows};
 use super::scratch::Scratch;
 use super::source::WeightSource;
-use super::weights::Block;
+use super::weights::{Block, Weights};
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
 use crate::gpu::{Arithmetic, CommandList, Device, Profile};
@@ -117,42 +118,21 @@ impl Llama {
                 format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
             return Err(Error::argument("--context", message));
         }
-        let slots = options.cache.slots;
-        let rows = options.rows.max(steps::most_rows(slots)).clamp(1, slots * context).next_power_of_two();
-        let mut memory = MemoryByPart::default();
-        let mut held = device.memory().held;
-        let mut part = |bytes: &mut u64| {
-            let now = device.memory().held;
-            *bytes += now - held;
-            held = now;
+        let rows = match device.memory_limit() {
+            Some(limit) => Planner::new(device, &config, &*source, options.embedding)?.rows(&options, limit)?,
+            None => pass_rows(&config, &options),
         };
-        let cache = Cache::new(device, &config, config.num_hidden_layers, options.cache, options.precision)?;
-        part(&mut memory.cache);
-        let scratch = Scratch::new(device, &config, rows, context)?;
-        let rope = rope_table(device, &config, context)?;
-        let batch = Batch::new(device, rows)?;
-        let steps = Steps::new(device, slots, config.vocab_size)?;
-        part(&mut memory.scratch);
-        let embedding = Embedding::load(device, &*source, &config, options.embedding)?;
-        let specs = blocks(&config);
-        let mut loaded = Vec::with_capacity(specs.len());
-        for spec in &specs {
-            loaded.push(Block::load(device, &*source, spec, config.hidden_size)?);
-            progress(loaded.len(), specs.len());
-        }
-        let head = Head::load(device, &*source, &config)?;
-        device.wait("weights")?;
-        part(&mut memory.weights);
-        memory.weights -= head.room_bytes();
-        memory.scratch += head.room_bytes();
-        let decode = Decode::new(device, &config, &loaded, &head, context, rows)?;
-        part(&mut memory.scratch);
-        let (device, blocks) = (device.clone(), loaded);
-        let lists = HashMap::new();
+        let room = Room::new(device, &config, &options, rows)?;
+        let weights = Weights::load(device, &config, &*source, options.embedding, progress)?;
+        let Weights { embedding, blocks, head, bytes: [weight_bytes, head_room] } = weights;
+        let held = device.memory().held;
+        let decode = Decode::new(device, &config, &blocks, &head, context, rows)?;
+        let Room { cache, scratch, rope, batch, steps, bytes: [cached, rest] } = room;
+        let scratch_bytes = rest + head_room + device.memory().held - held;
         Ok(Self {
             config,
             source,
-            device,
+            device: device.clone(),
             embedding,
             blocks,
             head,
@@ -160,11 +140,11 @@ impl Llama {
             scratch,
             rope,
             batch,
-            lists,
+            lists: HashMap::new(),
             decode,
             decode_lists: HashMap::new(),
             steps,
-            memory,
+            memory: MemoryByPart { weights: weight_bytes, cache: cached, scratch: scratch_bytes },
         })
     }
 
