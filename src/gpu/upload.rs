@@ -96,7 +96,11 @@ impl Device {
         // What no copy of whole words moves goes by the queue.
         let (large, rest) = bytes.split_at(if bytes.len() < SMALL { 0 } else { bytes.len() & !3 });
         inside(buffer, offset, bytes.len() as u64)?;
-        self.write_rows(buffer, offset, &Rows { bytes: large, stride: large.len(), first: 0, width: large.len() })?;
+        self.write_rows(
+            buffer,
+            offset,
+            &Rows { bytes: large, stride: large.len(), first: 0, width: large.len() },
+        )?;
         if rest.is_empty() || self.counts() {
             return Ok(());
         }

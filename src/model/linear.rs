@@ -89,7 +89,9 @@ fn load_apart(
     let mut linears = Vec::with_capacity(specs.len());
     for (spec, matrix) in specs.iter().zip(packed) {
         let loaded = match matrix {
-            Some(matrix) => Linear::Packed(QuantMatrix::upload_lent(device, &spec.name, &matrix, spec.n, &known)?),
+            Some(matrix) => {
+                Linear::Packed(QuantMatrix::upload_lent(device, &spec.name, &matrix, spec.n, &known)?)
+            }
             None => Linear::load_dense(device, source, spec)?,
         };
         known.extend(loaded.permutation().cloned());
@@ -132,8 +134,7 @@ impl LinearGroup {
     /// As the source and the device report, with the tensor's name.
     pub fn load(device: &Device, source: &dyn WeightSource, specs: &[LinearSpec]) -> Result<Self> {
         let packed = |spec| if device.counts() { source.outline(spec) } else { source.packed(spec) };
-        let packed: Vec<Option<PackedMatrix<Words<'_>>>> =
-            specs.iter().map(packed).collect::<Result<_>>()?;
+        let packed: Vec<Option<PackedMatrix<Words<'_>>>> = specs.iter().map(packed).collect::<Result<_>>()?;
         if packed.iter().any(Option::is_none) {
             return Ok(Self::new(load_apart(device, source, specs, packed)?));
         }

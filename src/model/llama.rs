@@ -119,7 +119,9 @@ impl Llama {
             return Err(Error::argument("--context", message));
         }
         let rows = match device.memory_limit() {
-            Some(limit) => Planner::new(device, &config, &*source, options.embedding)?.rows(&options, limit)?,
+            Some(limit) => {
+                Planner::new(device, &config, &*source, options.embedding)?.rows(&options, limit)?
+            }
             None => pass_rows(&config, &options),
         };
         let room = Room::new(device, &config, &options, rows)?;

@@ -122,17 +122,23 @@ impl QuantMatrix {
             .into_iter()
             .map(|range| {
                 let (first, columns) = (range.start, range.len());
-                let bias: Option<Vec<f32>> = matrix
-                    .bias
-                    .as_ref()
-                    .map(|bias| bias[range].iter().map(|value| value.to_f32()).collect());
+                let bias: Option<Vec<f32>> =
+                    matrix.bias.as_ref().map(|bias| bias[range].iter().map(|value| value.to_f32()).collect());
                 let words = (room.words)((4 * matrix.layout.word_rows() * columns) as u64)?;
                 let scales = (room.scales)((matrix.layout.groups().len() * columns / 2) as u64)?;
                 if !device.counts() {
                     let (bytes, stride) = (matrix.q_weight.bytes(), 4 * matrix.n);
-                    device.write_rows(&words, 0, &Rows { bytes, stride, first: 4 * first, width: 4 * columns })?;
+                    device.write_rows(
+                        &words,
+                        0,
+                        &Rows { bytes, stride, first: 4 * first, width: 4 * columns },
+                    )?;
                     let (bytes, stride) = (matrix.q_scale.bytes(), matrix.n / 2);
-                    device.write_rows(&scales, 0, &Rows { bytes, stride, first: first / 2, width: columns / 2 })?;
+                    device.write_rows(
+                        &scales,
+                        0,
+                        &Rows { bytes, stride, first: first / 2, width: columns / 2 },
+                    )?;
                     let mut list = CommandList::new(device, format!("order of {label}"));
                     reorder(&mut list, &matrix.layout, &blocks, &words, columns)?;
                     list.run()?;

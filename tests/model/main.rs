@@ -4,6 +4,7 @@
 mod support;
 
 mod exl2;
+mod plan;
 mod streamed;
 mod synthetic;
 mod variants;

@@ -39,7 +39,11 @@ pub(super) fn packed(
         fill(block, n, bits, |column, pair| random.bits(first + (column * WORDS / 2 + pair) as u64));
     });
     let scales = Random::new(random.bits(0), "scales").words(layout.groups().len() * (n / 8));
-    Ok(PackedMatrix { q_weight: Words::Own(words), q_scale: Words::Own(scales), ..outline(layout, n, order)? })
+    Ok(PackedMatrix {
+        q_weight: Words::Own(words),
+        q_scale: Words::Own(scales),
+        ..outline(layout, n, order)?
+    })
 }
 
 /// The same without codes.
