@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::capabilities::{Arithmetic, Capabilities, Tier};
 use super::kernel::Kernel;
 use super::shader::Variant;
-use super::upload::Staging;
+use super::transfer::Staging;
 use crate::{Error, Result};
 
 /// How to open a device.
@@ -263,60 +263,6 @@ impl Device {
         };
         self.0.peak.fetch_max(held, Ordering::Relaxed);
         Ok(Buffer::new(self.clone(), raw, label, bytes))
-    }
-
-    /// Waits for all earlier work and reads `count` values from a byte offset.
-    ///
-    /// # Errors
-    /// As [`Device::read_into`].
-    pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
-        &self,
-        buffer: &Buffer,
-        offset: u64,
-        count: usize,
-    ) -> Result<Vec<T>> {
-        let mut values = vec![T::zeroed(); count];
-        self.read_into(buffer, offset, &mut values)?;
-        Ok(values)
-    }
-
-    /// Waits for all earlier work and fills `values` from a byte offset (a multiple of four).
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the range lies outside, [`Error::Device`] from the driver.
-    pub fn read_into<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
-        &self,
-        buffer: &Buffer,
-        offset: u64,
-        values: &mut [T],
-    ) -> Result<()> {
-        let bytes = size_of_val(values) as u64;
-        if !offset.is_multiple_of(4) || offset + bytes > buffer.bytes() {
-            let message = format!("{bytes} bytes at {offset} of `{}` of {}", buffer.label(), buffer.bytes());
-            return Err(Error::shape("readback", message));
-        }
-        if bytes == 0 {
-            return Ok(());
-        }
-        let staging_bytes = bytes.next_multiple_of(4);
-        let staging = self.guarded(buffer.label(), || {
-            let staging = self.0.raw.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("readback"),
-                size: staging_bytes,
-                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            let mut encoder = self.0.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.copy_buffer_to_buffer(buffer.raw(), buffer.offset() + offset, &staging, 0, staging_bytes);
-            self.0.queue.submit([encoder.finish()]);
-            staging.map_async(wgpu::MapMode::Read, .., |_| {});
-            staging
-        })?;
-        self.wait(buffer.label())?;
-        let failed = |error: String| Error::Device { label: buffer.label().to_owned(), message: error };
-        let view = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
-        bytemuck::cast_slice_mut::<T, u8>(values).copy_from_slice(&view[..bytes as usize]);
-        Ok(())
     }
 
     /// Waits until the device has done everything submitted so far.

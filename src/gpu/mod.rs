@@ -16,7 +16,7 @@ mod list;
 mod readback;
 mod shader;
 mod timing;
-mod upload;
+mod transfer;
 
 pub use adapter::{Adapter, adapters, select};
 pub use buffer::{Buffer, VIEW_ALIGNMENT};
@@ -27,4 +27,4 @@ pub use list::{CommandList, flat_grid};
 pub use readback::Readback;
 pub use shader::{Variant, kernel_stems, source};
 pub use timing::{Clock, Profile};
-pub use upload::Rows;
+pub use transfer::Rows;

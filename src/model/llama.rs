@@ -89,7 +89,8 @@ impl Llama {
     /// Loads the model in `directory`, dense or packed, telling `progress` after each block (done, all).
     ///
     /// # Errors
-    /// As the files and the device report; [`Error::Argument`] for a context beyond the model's.
+    /// As the files and the device report; [`Error::Argument`] for a context beyond the model's; [`Error::Limit`], before
+    /// anything is loaded, when the device's memory limit does not hold it.
     pub fn load(
         device: &Device,
         directory: &Path,
@@ -113,10 +114,9 @@ impl Llama {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         let context = options.cache.context;
-        if context > config.max_position_embeddings || context == 0 || options.cache.slots == 0 {
-            let message =
-                format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
-            return Err(Error::argument("--context", message));
+        config.check_context(context)?;
+        if options.cache.slots == 0 {
+            return Err(Error::argument("--batch", "a cache for no text at all"));
         }
         let rows = match device.memory_limit() {
             Some(limit) => {

@@ -162,17 +162,16 @@ mod tests {
         let model = Synthetic::new(Shape::Tiny, 3.0, 1).unwrap();
         let specs = blocks(model.config());
         let matrices: Vec<_> = specs[..2].iter().flat_map(|block| block.linears()).collect();
-        fn of<'a>(model: &'a Synthetic, spec: &LinearSpec) -> PackedMatrix<Words<'a>> {
+        fn get<'a>(model: &'a Synthetic, spec: &LinearSpec) -> PackedMatrix<Words<'a>> {
             model.packed(spec).unwrap().unwrap()
         }
-        let get = |model, at: usize| of(model, matrices[at]);
-        let orders: Vec<_> = (0..7).map(|at| get(&model, at).q_invperm).collect();
+        let orders: Vec<_> = (0..7).map(|at| get(&model, matrices[at]).q_invperm).collect();
         assert!(orders[0] == orders[1] && orders[1] == orders[2] && orders[4] == orders[5]);
         assert!(orders[0] != orders[3] && orders[0] != orders[4]);
-        assert_ne!(get(&model, 1).q_weight.bytes(), get(&model, 2).q_weight.bytes());
+        assert_ne!(get(&model, matrices[1]).q_weight.bytes(), get(&model, matrices[2]).q_weight.bytes());
         let words = |seed| {
             let model = Synthetic::new(Shape::Tiny, 3.0, seed).unwrap();
-            let matrix = get(&model, 3);
+            let matrix = get(&model, matrices[3]);
             (matrix.q_weight.bytes().to_vec(), matrix.q_scale.bytes().to_vec(), matrix.q_invperm)
         };
         assert!(words(1) == words(1) && words(1) != words(2));

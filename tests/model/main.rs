@@ -4,6 +4,7 @@
 mod support;
 
 mod exl2;
+mod loading;
 mod plan;
 mod streamed;
 mod synthetic;
