@@ -55,9 +55,12 @@ struct Inner {
     peak: AtomicU64,
     staging: Mutex<Staging>,
     counting: Option<Counting>,
-    kernels: Mutex<HashMap<String, Kernel>>,
+    kernels: Kernels,
     lost: Arc<Mutex<Option<String>>>,
 }
+
+/// Kernels by the key of their variant; each is locked by itself while it is built.
+type Kernels = Arc<Mutex<HashMap<String, Arc<Mutex<Option<Kernel>>>>>>;
 
 /// What a device that only counts has beside its numbers.
 struct Counting {
@@ -124,13 +127,14 @@ impl Device {
             peak: AtomicU64::new(0),
             staging: Mutex::default(),
             counting: None,
-            kernels: Mutex::default(),
+            kernels: Kernels::default(),
             lost,
         })))
     }
 
     /// A device with the properties of this one that only counts: its buffers hold nothing, and what is written to them is
-    /// forgotten. Whatever allocates can be planned with it; what reads or dispatches cannot.
+    /// forgotten, nor do its lists hold dispatches. Whatever allocates can be planned with it, and kernels that it is asked for
+    /// are there for this one; what reads or runs cannot.
     ///
     /// # Errors
     /// As [`Device::alloc`].
@@ -151,7 +155,7 @@ impl Device {
             peak: AtomicU64::new(0),
             staging: Mutex::default(),
             counting: Some(Counting { nothing, made: Mutex::default() }),
-            kernels: Mutex::default(),
+            kernels: Arc::clone(&self.0.kernels),
             lost: Arc::clone(&self.0.lost),
         })))
     }
@@ -286,13 +290,22 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] with the compiler's text.
     pub fn kernel(&self, variant: &Variant) -> Result<Kernel> {
-        let mut kernels = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = kernels.get(variant.key()) {
+        let place = {
+            let mut kernels = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(kernels.entry(variant.key().to_owned()).or_default())
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*place {
             return Ok(kernel.clone());
         }
         let kernel = Kernel::build(self, variant)?;
-        kernels.insert(variant.key().to_owned(), kernel.clone());
+        *place = Some(kernel.clone());
         Ok(kernel)
+    }
+
+    /// Number of kernels that were asked for.
+    pub fn kernels(&self) -> usize {
+        self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(super) fn raw(&self) -> &wgpu::Device {

@@ -220,7 +220,7 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Bytes that are wanted.
     fn len(&self) -> usize {
-        if self.stride == 0 { 0 } else { self.bytes.len() / self.stride * self.width }
+        self.bytes.len().checked_div(self.stride).unwrap_or(0) * self.width
     }
 
     /// Copies the wanted bytes from number `at` on.

@@ -150,6 +150,26 @@ impl Llama {
         })
     }
 
+    /// Builds the kernels that a model of these sizes will want for a full pass over a prompt and for steps, without loading
+    /// it: for a thread beside the one that does, which finds them built or waits for the one in work.
+    ///
+    /// # Errors
+    /// As [`Llama::from_source`].
+    pub fn compile_ahead(
+        device: &Device,
+        config: LlamaConfig,
+        source: Box<dyn WeightSource>,
+        options: LoadOptions,
+        greedy: bool,
+    ) -> Result<()> {
+        let model = Self::from_source(&device.counting()?, config, source, options, &mut |_, _| {})?;
+        let pass = || model.prepare(model.scratch.rows());
+        let (pass, (first, step)) = rayon::join(pass, || {
+            rayon::join(|| model.step_list(greedy, true), || model.step_list(greedy, false))
+        });
+        [pass, first, step].into_iter().try_for_each(|list| list.map(drop))
+    }
+
     /// The model's sizes.
     pub fn config(&self) -> &LlamaConfig {
         &self.config

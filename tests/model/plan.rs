@@ -97,6 +97,30 @@ fn passes_have_as_many_rows_as_fit_and_what_does_not_is_refused_with_numbers() {
     assert!(error.to_string().contains("no context fits"), "{error}");
 }
 
+#[test]
+fn kernels_are_built_ahead_without_memory() {
+    for dense in [false, true] {
+        let source = || {
+            if dense { directory("tests/data/variants/attention-bias") } else { synthetic(Shape::Tiny, 3.0) }
+        };
+        let device = support::device(DeviceOptions::default());
+        let load = options(32, 1, 80, Placement::Device);
+        let (config, weights) = source();
+        Llama::compile_ahead(&device, config, weights, load, true).unwrap();
+        assert_eq!(device.memory().peak, 0);
+        let built = device.kernels();
+        let (config, weights) = source();
+        let mut model = Llama::from_source(&device, config, weights, load, &mut |_, _| {}).unwrap();
+        let prompt: Vec<u32> = (0..32).collect();
+        let sampling = SamplerSettings::default();
+        model.begin(&[DecodeRow { prompt: &prompt, cached: 0, sampling }]).unwrap();
+        model.step().unwrap();
+        model.choices().unwrap();
+        // The order of packed words is all that loading adds.
+        assert_eq!(device.kernels() - built, usize::from(!dense));
+    }
+}
+
 /// Bytes of 10⁹ that a card of 24, and one of 12, is left with beside its display.
 #[test]
 fn large_models_fit_into_the_cards_they_are_made_for() {

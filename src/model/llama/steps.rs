@@ -204,6 +204,11 @@ impl Llama {
         Ok(())
     }
 
+    /// The list of a step of all rows, or of the first choice.
+    pub(super) fn step_list(&self, greedy: bool, first: bool) -> Result<CommandList> {
+        self.plan(Plan { rows: self.most_decode_rows().next_power_of_two(), greedy, first })
+    }
+
     fn plan(&self, plan: Plan) -> Result<CommandList> {
         let Plan { rows, greedy, first } = plan;
         let mut list = CommandList::new(&self.device, format!("step of {rows} rows"));
