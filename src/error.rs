@@ -72,6 +72,12 @@ pub enum Error {
         /// Bytes that could still be had.
         fits: u64,
     },
+    /// What is asked for needs more device memory than the user allows; found before anything is loaded.
+    #[error("out of device memory: {message}")]
+    Limit {
+        /// What is needed, what is allowed, and what would fit.
+        message: String,
+    },
     /// The driver reported an error for a dispatch, a copy or a pipeline.
     #[error("device error in `{label}`: {message}")]
     Device {

@@ -77,7 +77,8 @@ fn group(device: &Device, members: &[Packing], set: usize) -> Result<QuantGroup>
         }
         matrices.push(matrix);
     }
-    let members: Vec<_> = matrices
+    let lent: Vec<_> = matrices.iter().map(PackedMatrix::lend).collect();
+    let members: Vec<_> = lent
         .iter()
         .zip(members)
         .map(|(matrix, packing)| GroupMember { label: "packed", matrix, n: packing.n })

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &EvalArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let result = evaluate(&device, &args.model, reference, &tokens, options, &mut progress);
     steps.end();
     let evaluation = result.map_err(|error| {
-        let advice = matches!(error, Error::OutOfMemory { .. }) && !args.stream;
+        let advice = matches!(error, Error::OutOfMemory { .. } | Error::Limit { .. }) && !args.stream;
         let error = anyhow::Error::new(error);
         if advice { error.context("--stream holds one layer at a time on the device") } else { error }
     })?;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use exlay::Error;
 use exlay::formats::config::{GenerationConfig, LlamaConfig};
+use exlay::formats::safetensors::Checkpoint;
 use exlay::formats::tokenizer::Tokenizer;
 use exlay::generate::generator::{IN_FLIGHT, check_prompt};
 use exlay::generate::{Finish, Generator, SamplerSettings, Settings, Start};
@@ -127,8 +128,13 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
         precision: CachePrecision::Half,
     };
     let mut steps = Steps::new();
-    let mut model =
-        Llama::load(&device, &args.model, load, &mut |done, all| steps.report("loading", done, all))?;
+    let ahead = Box::new(Checkpoint::open(&args.model)?);
+    let greedy = sampling.temperature == 0.0;
+    let mut model = std::thread::scope(|scope| {
+        // What is wrong is found by the loading as well, which then tells of it.
+        scope.spawn(|| Llama::compile_ahead(&device, config.clone(), ahead, load, greedy));
+        Llama::load(&device, &args.model, load, &mut |done, all| steps.report("loading", done, all))
+    })?;
     steps.end();
     let load_seconds = started.elapsed().as_secs_f64();
 

@@ -1,5 +1,6 @@
-//! `exlay inspect`: what a model directory holds, without a device.
+//! `exlay inspect`: what a model directory holds, without a device; and on request what it will take on one.
 
+mod plan;
 mod stored;
 
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ use exlay::formats::safetensors::Checkpoint;
 use serde::Serialize;
 
 use super::output::{self, Align, Table};
-use super::{GlobalArgs, units};
+use super::{Embedding, GlobalArgs, units};
+use plan::PlanReport;
 use stored::{Amount, Stored, StoredLinear};
 
 /// Show architecture, parameters, size and bits of a model directory.
@@ -19,12 +21,21 @@ pub(crate) struct InspectArgs {
     /// Directory of the model, EXL2 or F16.
     #[arg(value_name = "DIR")]
     model: PathBuf,
+    /// Plan the memory of the device for a context of so many tokens, without loading the model.
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<usize>,
+    /// Where rows of the embedding table are looked up, for that plan.
+    #[arg(long, default_value = "device", requires = "context")]
+    embedding: Embedding,
 }
 
 pub(crate) fn run(args: &InspectArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     let config = LlamaConfig::load(&args.model)?;
     let checkpoint = Checkpoint::open(&args.model)?;
-    let report = InspectReport::new(&config, &stored::count(&config, &checkpoint)?);
+    let mut report = InspectReport::new(&config, &stored::count(&config, &checkpoint)?);
+    if let Some(context) = args.context {
+        report.memory = Some(plan::memory(&config, &checkpoint, context, args.embedding, global)?);
+    }
     output::print(&if global.json { output::json(&report)? } else { report.to_string() })?;
     Ok(())
 }
@@ -43,6 +54,9 @@ struct InspectReport {
     /// Of the model's tensors: the sum of `bytes`.
     total_bytes: u64,
     bytes: BytesByPart,
+    /// What it will take on the device, where a context is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<PlanReport>,
     /// Bits per weight by layer, first to last.
     layers: Vec<f64>,
     /// The decoder's, in the order of the forward pass.
@@ -105,6 +119,7 @@ impl InspectReport {
                 norms: stored.norms.bytes,
                 biases: biases.bytes,
             },
+            memory: None,
             layers: stored.layers.iter().map(layer_bits).collect(),
             linears: linears().map(LinearReport::from).collect(),
         }
@@ -126,6 +141,9 @@ impl std::fmt::Display for InspectReport {
         let tied = if self.tied_head { " (the embedding table)" } else { "" };
         writeln!(f, "head          {:.4} bits per weight{tied}", self.head_bits_per_weight)?;
 
+        if let Some(memory) = &self.memory {
+            write!(f, "\n{memory}")?;
+        }
         let mut layers = Table::new(&[("layer", Right), ("bits per weight", Right)]);
         for (layer, bits) in self.layers.iter().enumerate() {
             layers.row(vec![layer.to_string(), format!("{bits:.4}")]);

@@ -66,7 +66,8 @@ pub(crate) struct GlobalArgs {
     /// given, the adapter's capabilities decide.
     #[arg(long, global = true, value_parser = str::parse::<Arithmetic>, help_heading = "Device")]
     pub(crate) arithmetic: Option<Arithmetic>,
-    /// Use at most this much device memory, for example 8G or 512M.
+    /// Use at most this much device memory: 24GB is 24 · 10⁹ bytes, 24GiB or 24G is 24 · 2³⁰. What does not fit is refused
+    /// before it is loaded.
     #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_size, help_heading = "Device")]
     pub(crate) vram: Option<u64>,
     /// Compile shaders with bounds checks: slower, for finding faults.

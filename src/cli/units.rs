@@ -43,9 +43,9 @@ pub(crate) fn seconds(value: f64) -> String {
 }
 
 /// Reads a size: bytes, or a number with `K`, `M`, `G`, `T` (or `KiB`…: powers of 1024) or `kB`, `MB`, `GB`,
-/// `TB` (powers of 1000).
+/// `TB` (powers of 1000, as cards are sold).
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let advice = || "write a size such as 512M, 8G or 8.5GiB".to_string();
+    let advice = || "write a size such as 24GB (10^9 bytes) or 512M, 8G, 8.5GiB (powers of 1024)".to_string();
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let unit = text[split..].trim().to_ascii_lowercase();
@@ -101,6 +101,10 @@ mod tests {
             ("1.5G", 3 << 29),
             ("8 GiB", 8 << 30),
             ("8gb", 8_000_000_000),
+            ("24GB", 24_000_000_000),
+            ("24GiB", 24 << 30),
+            ("24G", 24 << 30),
+            ("23.7 GB", 23_700_000_000),
             ("2kB", 2000),
             ("1T", 1 << 40),
         ];

@@ -155,6 +155,19 @@ impl LlamaConfig {
         })
     }
 
+    /// Refuses a context of no tokens or of more than the model knows.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] that names `--context`.
+    pub fn check_context(&self, context: usize) -> Result<()> {
+        if context == 0 || context > self.max_position_embeddings {
+            let message =
+                format!("{context} tokens where the model knows 1 to {}", self.max_position_embeddings);
+            return Err(Error::argument("--context", message));
+        }
+        Ok(())
+    }
+
     /// Output features of the query projection.
     pub fn query_size(&self) -> usize {
         self.num_attention_heads * self.head_dim

@@ -7,7 +7,7 @@ use half::f16;
 
 use super::safetensors::{Checkpoint, Dtype, ShardWriter};
 use crate::error::{Error, Result};
-use crate::packing::{Layout, PackedMatrix, padded_columns};
+use crate::packing::{Layout, PackedMatrix, Words, padded_columns};
 
 /// Whether `key` (`model.layers.0.self_attn.q_proj`) is packed.
 pub fn has_packed(checkpoint: &Checkpoint, key: &str) -> bool {
@@ -17,14 +17,39 @@ pub fn has_packed(checkpoint: &Checkpoint, key: &str) -> bool {
 /// Reads the packed linear `key` with `k` input and `out_features` output features.
 ///
 /// # Errors
-/// [`Error::Tensor`] for a tensor that is missing, has another type or shape than the format and the
-/// two sizes ask for, or whose values contradict each other.
+/// As [`lend_packed`].
 pub fn read_packed(
     checkpoint: &Checkpoint,
     key: &str,
     k: usize,
     out_features: usize,
 ) -> Result<PackedMatrix> {
+    let words = |part: &str| checkpoint.get(&format!("{key}.{part}"))?.to_u32();
+    let PackedMatrix { n, layout, q_scale_max, q_invperm, bias, .. } =
+        lend_packed(checkpoint, key, k, out_features)?;
+    Ok(PackedMatrix {
+        k,
+        n,
+        layout,
+        q_weight: words("q_weight")?,
+        q_scale: words("q_scale")?,
+        q_scale_max,
+        q_invperm,
+        bias,
+    })
+}
+
+/// The same with the words that make up nearly all of it left in the mapped file.
+///
+/// # Errors
+/// [`Error::Tensor`] for a tensor that is missing, has another type or shape than the format and the
+/// two sizes ask for, or whose values contradict each other.
+pub fn lend_packed<'a>(
+    checkpoint: &'a Checkpoint,
+    key: &str,
+    k: usize,
+    out_features: usize,
+) -> Result<PackedMatrix<Words<'a>>> {
     let get = |part: &str| checkpoint.get(&format!("{key}.{part}"));
     let n = padded_columns(out_features);
 
@@ -61,8 +86,9 @@ pub fn read_packed(
     };
 
     let path = q_weight.path;
-    let (q_weight, q_scale, q_invperm) = (q_weight.to_u32()?, q_scale.to_u32()?, q_invperm.to_u32()?);
-    PackedMatrix::new(n, layout, q_weight, q_scale, q_scale_max.to_f16()?, q_invperm, bias)
+    q_scale.expect_dtype(Dtype::I32)?;
+    let words = [q_weight.bytes, q_scale.bytes].map(Words::Bytes);
+    PackedMatrix::lent(n, layout, words, q_scale_max.to_f16()?, q_invperm.to_u32()?, bias)
         .map_err(|error| Error::tensor(path, key, error.to_string()))
 }
 

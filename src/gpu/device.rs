@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
 use super::buffer::Buffer;
@@ -11,13 +11,8 @@ use super::capabilities::{Arithmetic, Capabilities, Tier};
 use super::kernel::Kernel;
 use super::pipeline_cache::{self, PipelineCache};
 use super::shader::Variant;
+use super::transfer::Staging;
 use crate::{Error, Result};
-
-/// Uploads are cut into pieces of this many bytes.
-const UPLOAD_PIECE: usize = 16 << 20;
-
-/// Uploads are submitted when so many bytes wait in staging memory, which wgpu frees only then.
-const UPLOAD_WAITING: u64 = 64 << 20;
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -62,18 +57,21 @@ struct Inner {
     options: DeviceOptions,
     held: AtomicU64,
     peak: AtomicU64,
-    uploading: AtomicU64,
-    kernels: Mutex<HashMap<String, Kernel>>,
-    pipelines: Option<PipelineCache>,
+    staging: Mutex<Staging>,
+    counting: Option<Counting>,
+    kernels: Kernels,
+    pipelines: Option<Arc<PipelineCache>>,
     lost: Arc<Mutex<Option<String>>>,
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(pipelines) = &self.pipelines {
-            pipelines.save();
-        }
-    }
+/// Kernels by the key of their variant; each is locked by itself while it is built.
+type Kernels = Arc<Mutex<HashMap<String, Arc<Mutex<Option<Kernel>>>>>>;
+
+/// What a device that only counts has beside its numbers.
+struct Counting {
+    /// Stands for every buffer.
+    nothing: wgpu::Buffer,
+    made: Mutex<Vec<(String, u64)>>,
 }
 
 impl Device {
@@ -124,7 +122,7 @@ impl Device {
         }));
         let name = adapter.name().to_owned();
         let open = |directory: &PathBuf| PipelineCache::open(&raw, &adapter.raw.get_info(), directory);
-        let pipelines = options.pipeline_cache.as_ref().and_then(open);
+        let pipelines = options.pipeline_cache.as_ref().and_then(open).map(Arc::new);
         Ok(Self(Arc::new(Inner {
             raw,
             queue,
@@ -136,11 +134,57 @@ impl Device {
             options,
             held: AtomicU64::new(0),
             peak: AtomicU64::new(0),
-            uploading: AtomicU64::new(0),
-            kernels: Mutex::default(),
+            staging: Mutex::default(),
+            counting: None,
+            kernels: Kernels::default(),
             pipelines,
             lost,
         })))
+    }
+
+    /// A device with the properties of this one that only counts: its buffers hold nothing, and what is written to them is
+    /// forgotten, nor do its lists hold dispatches. Whatever allocates can be planned with it, and kernels that it is asked for
+    /// are there for this one; what reads or runs cannot.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    pub fn counting(&self) -> Result<Self> {
+        let Some(nothing) = self.try_buffer("nothing", 16)? else {
+            return Err(Error::OutOfMemory { label: "nothing".to_owned(), requested: 16, held: 0, fits: 0 });
+        };
+        Ok(Self(Arc::new(Inner {
+            raw: self.0.raw.clone(),
+            queue: self.0.queue.clone(),
+            name: self.0.name.clone(),
+            software: self.0.software,
+            tier: self.0.tier,
+            capabilities: self.0.capabilities.clone(),
+            limits: self.0.limits.clone(),
+            options: DeviceOptions { memory_limit: None, ..self.0.options.clone() },
+            held: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            staging: Mutex::default(),
+            counting: Some(Counting { nothing, made: Mutex::default() }),
+            kernels: Arc::clone(&self.0.kernels),
+            pipelines: self.0.pipelines.clone(),
+            lost: Arc::clone(&self.0.lost),
+        })))
+    }
+
+    /// Whether this only counts.
+    pub fn counts(&self) -> bool {
+        self.0.counting.is_some()
+    }
+
+    /// Label and bytes of everything that was allocated on a device that only counts, in order.
+    pub fn counted(&self) -> Vec<(String, u64)> {
+        let made = |counting: &Counting| counting.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.0.counting.as_ref().map(made).unwrap_or_default()
+    }
+
+    /// The most bytes that may be held, where the user set a limit.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.0.options.memory_limit
     }
 
     /// The adapter's name.
@@ -221,6 +265,10 @@ impl Device {
         {
             return Err(out_of_memory(limit.saturating_sub(held - bytes)));
         }
+        if let Some(counting) = &self.0.counting {
+            counting.made.lock().unwrap_or_else(PoisonError::into_inner).push((label.to_owned(), bytes));
+            return Ok(Buffer::new(self.clone(), counting.nothing.clone(), label, bytes));
+        }
         let Some(raw) = self.try_buffer(label, bytes)? else {
             let mut fits = (bytes / 2) & !3;
             while fits >= 1 << 20 && self.try_buffer("trial", fits)?.is_none() {
@@ -230,47 +278,6 @@ impl Device {
         };
         self.0.peak.fetch_max(held, Ordering::Relaxed);
         Ok(Buffer::new(self.clone(), raw, label, bytes))
-    }
-
-    /// Allocates and fills a buffer.
-    ///
-    /// # Errors
-    /// As [`Device::alloc`] and [`Device::write`].
-    pub fn upload<T: bytemuck::NoUninit>(&self, label: &str, data: &[T]) -> Result<Buffer> {
-        let buffer = self.alloc(label, size_of_val(data) as u64)?;
-        self.write(&buffer, 0, data)?;
-        Ok(buffer)
-    }
-
-    /// Writes `data` at a byte offset (a multiple of four).
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when it does not fit, [`Error::Device`] from the driver.
-    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &Buffer, offset: u64, data: &[T]) -> Result<()> {
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        if !offset.is_multiple_of(4) || offset + bytes.len() as u64 > buffer.bytes() {
-            let message =
-                format!("{} bytes at {offset} into `{}` of {}", bytes.len(), buffer.label(), buffer.bytes());
-            return Err(Error::shape("upload", message));
-        }
-        self.guarded(buffer.label(), || {
-            for (index, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
-                let at = buffer.offset() + offset + (index * UPLOAD_PIECE) as u64;
-                if piece.len() % 4 == 0 {
-                    self.0.queue.write_buffer(buffer.raw(), at, piece);
-                } else {
-                    let mut padded = piece.to_vec();
-                    padded.resize(piece.len().next_multiple_of(4), 0);
-                    self.0.queue.write_buffer(buffer.raw(), at, &padded);
-                }
-                let waiting = self.0.uploading.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                if waiting + piece.len() as u64 > UPLOAD_WAITING {
-                    self.0.uploading.store(0, Ordering::Relaxed);
-                    self.0.queue.submit([]);
-                    let _ = self.0.raw.poll(wgpu::PollType::Poll);
-                }
-            }
-        })
     }
 
     /// Waits until the device has done everything submitted so far.
@@ -294,13 +301,22 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] with the compiler's text.
     pub fn kernel(&self, variant: &Variant) -> Result<Kernel> {
-        let mut kernels = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = kernels.get(variant.key()) {
+        let place = {
+            let mut kernels = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(kernels.entry(variant.key().to_owned()).or_default())
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*place {
             return Ok(kernel.clone());
         }
         let kernel = Kernel::build(self, variant)?;
-        kernels.insert(variant.key().to_owned(), kernel.clone());
+        *place = Some(kernel.clone());
         Ok(kernel)
+    }
+
+    /// Number of kernels that were asked for.
+    pub fn kernels(&self) -> usize {
+        self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(super) fn raw(&self) -> &wgpu::Device {
@@ -312,7 +328,11 @@ impl Device {
     }
 
     pub(super) fn pipelines(&self) -> Option<&wgpu::PipelineCache> {
-        self.0.pipelines.as_ref().map(PipelineCache::raw)
+        self.0.pipelines.as_ref().map(|pipelines| pipelines.raw())
+    }
+
+    pub(super) fn staging(&self) -> MutexGuard<'_, Staging> {
+        self.0.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn checked(&self) -> bool {

@@ -64,7 +64,8 @@ impl CommandList {
     }
 
     /// Adds a dispatch: buffers in binding order, the immediates as the shader's struct has them, workgroups.
-    /// An empty grid adds nothing.
+    /// An empty grid adds nothing, nor
+    /// does a device that only counts.
     ///
     /// # Errors
     /// [`Error::Shape`] when the buffers do not fit the kernel's interface, one is of another device or is both
@@ -104,6 +105,9 @@ impl CommandList {
         }
         if grid.iter().any(|&count| count > self.device.max_workgroups()) {
             return refuse(format!("a grid of {grid:?} where {} is the most", self.device.max_workgroups()));
+        }
+        if self.device.counts() {
+            return Ok(());
         }
         let entries: Vec<_> = buffers
             .iter()

@@ -40,10 +40,12 @@ impl PipelineCache {
     pub(super) fn raw(&self) -> &wgpu::PipelineCache {
         &self.raw
     }
+}
 
-    /// Writes what the driver has now, if that is not what the file holds. Tells nothing of a failure: without the file,
-    /// the next start compiles again.
-    pub(super) fn save(&self) {
+/// Writes what the driver has at the end, if that is not what the file holds. Tells nothing of a failure: without the file,
+/// the next start compiles again.
+impl Drop for PipelineCache {
+    fn drop(&mut self) {
         let Some(data) = self.raw.get_data() else { return };
         if read(&self.path).is_some_and(|known| known == data) {
             return;

@@ -21,6 +21,9 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// What its buffers are called.
+    pub(super) const LABELS: [&str; 3] = ["page table", "keys", "values"];
+
     /// Allocates a cache for `layers` layers. Slot s has pages s·n .. (s + 1)·n for now; only the page table says so.
     ///
     /// # Errors
@@ -32,16 +35,17 @@ impl Cache {
         size: CacheSize,
         precision: CachePrecision,
     ) -> Result<Self> {
+        let [page_table, keys, values] = Self::LABELS;
         let pages_per_slot = size.context.div_ceil(PAGE);
         let table: Vec<u32> = (0..(size.slots * pages_per_slot) as u32).collect();
-        let pages = device.upload("page table", &table)?;
+        let pages = device.upload(page_table, &table)?;
         let (kv_heads, dim) = (config.num_key_value_heads, config.head_dim);
         let bytes = (table.len() * PAGE * kv_heads * dim * precision.bytes()) as u64;
         let layers = (0..layers)
             .map(|_| {
                 Ok(PagedCache {
-                    keys: device.alloc("keys", bytes)?,
-                    values: device.alloc("values", bytes)?,
+                    keys: device.alloc(keys, bytes)?,
+                    values: device.alloc(values, bytes)?,
                     pages: pages.clone(),
                     pages_per_slot,
                     kv_heads,

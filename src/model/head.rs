@@ -21,7 +21,7 @@ use crate::ops::sample::{Logits, MOST_ROWS};
 pub const LAST_NORM: &str = "model.norm";
 
 /// Bytes of logits at a time, if a binding holds so many.
-const SLICE_BYTES: u64 = 32 << 20;
+const SLICE_BYTES: u64 = 8 << 20;
 
 /// Lists that are kept: the rows of a token are few and always the same, those of prompts are not.
 const MOST_PREPARED: usize = 16;

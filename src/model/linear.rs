@@ -11,7 +11,7 @@ use crate::ops::matmul::{Store, matmul};
 use crate::ops::permute::permute;
 use crate::ops::quant_matmul::quant_matmul;
 use crate::ops::{DenseMatrix, GroupMember, Permutation, QuantGroup, QuantMatrix, Tensor};
-use crate::packing::PackedMatrix;
+use crate::packing::{PackedMatrix, Words};
 
 /// Weights of a linear on a device.
 pub enum Linear {
@@ -83,13 +83,15 @@ fn load_apart(
     device: &Device,
     source: &dyn WeightSource,
     specs: &[LinearSpec],
-    packed: Vec<Option<PackedMatrix>>,
+    packed: Vec<Option<PackedMatrix<Words<'_>>>>,
 ) -> Result<Vec<Arc<Linear>>> {
     let mut known: Vec<Arc<Permutation>> = Vec::new();
     let mut linears = Vec::with_capacity(specs.len());
     for (spec, matrix) in specs.iter().zip(packed) {
         let loaded = match matrix {
-            Some(matrix) => Linear::packed(device, spec, &matrix, &known)?,
+            Some(matrix) => {
+                Linear::Packed(QuantMatrix::upload_lent(device, &spec.name, &matrix, spec.n, &known)?)
+            }
             None => Linear::load_dense(device, source, spec)?,
         };
         known.extend(loaded.permutation().cloned());
@@ -131,8 +133,8 @@ impl LinearGroup {
     /// # Errors
     /// As the source and the device report, with the tensor's name.
     pub fn load(device: &Device, source: &dyn WeightSource, specs: &[LinearSpec]) -> Result<Self> {
-        let packed: Vec<Option<PackedMatrix>> =
-            specs.iter().map(|spec| source.packed(spec)).collect::<Result<_>>()?;
+        let packed = |spec| if device.counts() { source.outline(spec) } else { source.packed(spec) };
+        let packed: Vec<Option<PackedMatrix<Words<'_>>>> = specs.iter().map(packed).collect::<Result<_>>()?;
         if packed.iter().any(Option::is_none) {
             return Ok(Self::new(load_apart(device, source, specs, packed)?));
         }
@@ -181,7 +183,7 @@ impl LinearGroup {
             let order = first.permutation().cloned();
             let gathered = match &order {
                 Some(order) => {
-                    let gathered = scratch.gathered(x.cols())?;
+                    let gathered = scratch.gathered(x)?;
                     permute(list, x, order, &gathered, rows)?;
                     gathered
                 }

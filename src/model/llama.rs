@@ -1,21 +1,22 @@
 //! A whole model on one device: rows of tokens in, logits out.
 
-mod steps;
+pub(super) mod steps;
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use self::steps::Steps;
 use super::batch::{Batch, Row};
-use super::block::blocks;
 use super::cache::{Cache, CacheSize};
 use super::decode::{Decode, DecodeModel, own_keys, read_scores};
 use super::embedding::{Embedding, Placement};
 use super::head::Head;
-use super::pass::{Pass, rope_table};
+use super::pass::Pass;
+use super::plan::Planner;
+use super::room::{Room, pass_rows};
 use super::scratch::Scratch;
 use super::source::WeightSource;
-use super::weights::Block;
+use super::weights::{Block, Weights};
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
 use crate::gpu::{Arithmetic, CommandList, Device, Profile};
@@ -88,7 +89,8 @@ impl Llama {
     /// Loads the model in `directory`, dense or packed, telling `progress` after each block (done, all).
     ///
     /// # Errors
-    /// As the files and the device report; [`Error::Argument`] for a context beyond the model's.
+    /// As the files and the device report; [`Error::Argument`] for a context beyond the model's; [`Error::Limit`], before
+    /// anything is loaded, when the device's memory limit does not hold it.
     pub fn load(
         device: &Device,
         directory: &Path,
@@ -112,47 +114,27 @@ impl Llama {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         let context = options.cache.context;
-        if context > config.max_position_embeddings || context == 0 || options.cache.slots == 0 {
-            let message =
-                format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
-            return Err(Error::argument("--context", message));
+        config.check_context(context)?;
+        if options.cache.slots == 0 {
+            return Err(Error::argument("--batch", "a cache for no text at all"));
         }
-        let slots = options.cache.slots;
-        let rows = options.rows.max(steps::most_rows(slots)).clamp(1, slots * context).next_power_of_two();
-        let mut memory = MemoryByPart::default();
-        let mut held = device.memory().held;
-        let mut part = |bytes: &mut u64| {
-            let now = device.memory().held;
-            *bytes += now - held;
-            held = now;
+        let rows = match device.memory_limit() {
+            Some(limit) => {
+                Planner::new(device, &config, &*source, options.embedding)?.rows(&options, limit)?
+            }
+            None => pass_rows(&config, &options),
         };
-        let cache = Cache::new(device, &config, config.num_hidden_layers, options.cache, options.precision)?;
-        part(&mut memory.cache);
-        let scratch = Scratch::new(device, &config, rows, context, |spec| source.has_packed(spec))?;
-        let rope = rope_table(device, &config, context)?;
-        let batch = Batch::new(device, rows)?;
-        let steps = Steps::new(device, slots, config.vocab_size)?;
-        part(&mut memory.scratch);
-        let embedding = Embedding::load(device, &*source, &config, options.embedding)?;
-        let specs = blocks(&config);
-        let mut loaded = Vec::with_capacity(specs.len());
-        for spec in &specs {
-            loaded.push(Block::load(device, &*source, spec, config.hidden_size)?);
-            progress(loaded.len(), specs.len());
-        }
-        let head = Head::load(device, &*source, &config)?;
-        device.wait("weights")?;
-        part(&mut memory.weights);
-        memory.weights -= head.room_bytes();
-        memory.scratch += head.room_bytes();
-        let decode = Decode::new(device, &config, &loaded, &head, context, rows)?;
-        part(&mut memory.scratch);
-        let (device, blocks) = (device.clone(), loaded);
-        let lists = HashMap::new();
+        let room = Room::new(device, &config, &*source, &options, rows)?;
+        let weights = Weights::load(device, &config, &*source, options.embedding, progress)?;
+        let Weights { embedding, blocks, head, bytes: [weight_bytes, head_room] } = weights;
+        let held = device.memory().held;
+        let decode = Decode::new(device, &config, &blocks, &head, context, rows)?;
+        let Room { cache, scratch, rope, batch, steps, bytes: [cached, rest] } = room;
+        let scratch_bytes = rest + head_room + device.memory().held - held;
         Ok(Self {
             config,
             source,
-            device,
+            device: device.clone(),
             embedding,
             blocks,
             head,
@@ -160,12 +142,32 @@ impl Llama {
             scratch,
             rope,
             batch,
-            lists,
+            lists: HashMap::new(),
             decode,
             decode_lists: HashMap::new(),
             steps,
-            memory,
+            memory: MemoryByPart { weights: weight_bytes, cache: cached, scratch: scratch_bytes },
         })
+    }
+
+    /// Builds the kernels that a model of these sizes will want for a full pass over a prompt and for steps, without loading
+    /// it: for a thread beside the one that does, which finds them built or waits for the one in work.
+    ///
+    /// # Errors
+    /// As [`Llama::from_source`].
+    pub fn compile_ahead(
+        device: &Device,
+        config: LlamaConfig,
+        source: Box<dyn WeightSource>,
+        options: LoadOptions,
+        greedy: bool,
+    ) -> Result<()> {
+        let model = Self::from_source(&device.counting()?, config, source, options, &mut |_, _| {})?;
+        let pass = || model.prepare(model.scratch.rows());
+        let (pass, (first, step)) = rayon::join(pass, || {
+            rayon::join(|| model.step_list(greedy, true), || model.step_list(greedy, false))
+        });
+        [pass, first, step].into_iter().try_for_each(|list| list.map(drop))
     }
 
     /// The model's sizes.

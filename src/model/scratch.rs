@@ -1,4 +1,8 @@
-//! Activations of a pass, allocated once; one buffer for each [`Role`].
+//! Activations of a pass, allocated once; what stands in a [`Role`] and is needed at other times shares memory.
+//!
+//! Three rooms as wide as the widest activation serve both kinds of block: queries and then gate in the first, what attention
+//! yields and then up in the second, the activation in the third; an input in another order goes where nothing is wanted
+//! any more. A slab in halves and the parts of attention, which no dispatch has at a time, share a fourth.
 
 use super::block::{BlockSpec, LinearSpec, Role, blocks, head_spec};
 use crate::Result;
@@ -21,10 +25,12 @@ pub struct Scratch {
     gate: Tensor,
     up: Tensor,
     activated: Tensor,
-    gathered: Tensor,
     partial: Tensor,
     decoded: Buffer,
 }
+
+/// Bytes that the activations of a pass take unless one row needs more.
+const MOST_BYTES: usize = 128 << 20;
 
 impl Scratch {
     /// Buffers for `rows` rows over a cache of `context` tokens a slot. Slabs of the linears that are `packed` are decoded
@@ -46,26 +52,32 @@ impl Scratch {
         // Few rows have more splits each; the most that any number of rows needs.
         let parts = (1..=rows).map(|rows| rows * splits(rows, context).0).max().unwrap_or(1);
         let decoded = if rows > GEMV_ROWS { decode_room(device, config, packed) } else { 0 };
+        let widest = widest(config);
+        let [first, second, third] = ["first", "second", "third"].map(|label| zeros(label, widest));
+        let (first, second, third) = (first?, second?, third?);
+        let part = config.num_attention_heads * (config.head_dim + 2);
+        let shared = Tensor::zeros(device, "decoded", 1, (decoded as usize / 4).max(parts * part))?;
         Ok(Self {
             rows,
             hidden: zeros("hidden", hidden)?,
             normed: zeros("normed", hidden)?,
-            queries: zeros("queries", queries)?,
+            queries: first.view(rows, queries)?,
             keys: zeros("keys row", keys)?,
             values: zeros("values row", keys)?,
-            attended: zeros("attended", queries)?,
-            gate: zeros("gate", inner)?,
-            up: zeros("up", inner)?,
-            activated: zeros("activated", inner)?,
-            gathered: zeros("gathered", hidden.max(inner).max(queries))?,
-            partial: Tensor::zeros(
-                device,
-                "partial",
-                parts,
-                config.num_attention_heads * (config.head_dim + 2),
-            )?,
-            decoded: device.alloc("decoded", decoded)?,
+            attended: second.view(rows, queries)?,
+            gate: first.view(rows, inner)?,
+            up: second.view(rows, inner)?,
+            activated: third.view(rows, inner)?,
+            partial: shared.view(parts, part)?,
+            decoded: shared.buffer().clone(),
         })
+    }
+
+    /// `rows`, or as many as do not take more memory than a prompt's activations should.
+    pub fn fitting_rows(config: &LlamaConfig, rows: usize) -> usize {
+        let row = 4 * (2 * config.hidden_size + 2 * config.key_value_size() + 3 * widest(config));
+        let most = (MOST_BYTES / row.max(1)).max(1);
+        if rows <= most { rows } else { 1 << most.ilog2() }
     }
 
     /// Most rows of a pass.
@@ -93,9 +105,12 @@ impl Scratch {
         }
     }
 
-    /// Room for an input in another order.
-    pub(super) fn gathered(&self, cols: usize) -> Result<Tensor> {
-        self.gathered.view(self.rows, cols)
+    /// Room for the input `x` of a group in another order: none of what the group reads or writes.
+    pub(super) fn gathered(&self, x: &Tensor) -> Result<Tensor> {
+        let taken = x.buffer().is(self.activated.buffer());
+        let room = if taken { &self.gate } else { &self.activated };
+        // The rooms are as wide as the widest activation, whatever is seen of them.
+        Tensor::over(room.buffer(), self.rows, x.cols())
     }
 
     /// Partial results of attention.
@@ -115,4 +130,9 @@ fn decode_room(device: &Device, config: &LlamaConfig, packed: impl Fn(&LinearSpe
     let linears = blocks.iter().flat_map(BlockSpec::linears).chain([&head]);
     let bytes = linears.filter(|spec| packed(spec)).map(|spec| decode_bytes(device, spec.k, spec.n));
     bytes.max().unwrap_or(0)
+}
+
+/// Values of the widest activation.
+fn widest(config: &LlamaConfig) -> usize {
+    config.hidden_size.max(config.intermediate_size).max(config.query_size())
 }

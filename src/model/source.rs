@@ -7,7 +7,7 @@ use half::f16;
 use super::block::LinearSpec;
 use crate::formats::exl2;
 use crate::formats::safetensors::{Checkpoint, TensorView};
-use crate::packing::PackedMatrix;
+use crate::packing::{PackedMatrix, Words};
 use crate::{Error, Result};
 
 /// Weights by name, on the host. A [`Checkpoint`] is one, [`super::Synthetic`] another.
@@ -23,7 +23,15 @@ pub trait WeightSource: Send + Sync {
     /// # Errors
     /// As the file and the format report, with the tensor's name; when it has a bias and `spec` has none, or the
     /// reverse.
-    fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix>>;
+    fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix<Words<'_>>>>;
+
+    /// The same for a plan, which needs no words.
+    ///
+    /// # Errors
+    /// As [`WeightSource::packed`].
+    fn outline(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix<Words<'_>>>> {
+        self.packed(spec)
+    }
 
     /// Rows `range` of the float matrix `name` of shape [rows, columns], rounded to halves.
     ///
@@ -47,11 +55,11 @@ impl WeightSource for Checkpoint {
         exl2::has_packed(self, &spec.name)
     }
 
-    fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix>> {
+    fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix<Words<'_>>>> {
         if !exl2::has_packed(self, &spec.name) {
             return Ok(None);
         }
-        let matrix = exl2::read_packed(self, &spec.name, spec.k, spec.n)?;
+        let matrix = exl2::lend_packed(self, &spec.name, spec.k, spec.n)?;
         if matrix.bias.is_some() != spec.bias {
             let expected = if spec.bias { "is missing" } else { "is there, config.json has none" };
             return Err(Error::tensor(self.directory(), format!("{}.bias", spec.name), expected));

@@ -36,11 +36,7 @@ impl Streamed {
     /// As the files and the device report.
     pub fn open(device: &Device, directory: &Path, rows: usize, context: usize) -> Result<Self> {
         let config = LlamaConfig::load(directory)?;
-        if context > config.max_position_embeddings || context == 0 {
-            let message =
-                format!("{context} tokens where the model knows 1 to {}", config.max_position_embeddings);
-            return Err(Error::argument("--context", message));
-        }
+        config.check_context(context)?;
         let rows = rows.clamp(1, context).next_power_of_two();
         Ok(Self {
             checkpoint: Checkpoint::open(directory)?,

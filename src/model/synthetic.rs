@@ -19,7 +19,7 @@ use super::block::{LinearSpec, Role, blocks, head_spec};
 use super::embedding::EMBEDDING_TABLE;
 use super::source::WeightSource;
 use crate::formats::config::LlamaConfig;
-use crate::packing::{Layout, PackedMatrix, padded_columns};
+use crate::packing::{Layout, PackedMatrix, Words, padded_columns};
 use crate::random::Random;
 use crate::{Error, Result};
 
@@ -78,6 +78,18 @@ impl Synthetic {
         Ok(bits as f64 / weights as f64)
     }
 
+    /// What the order of a linear's inputs is drawn from. Linears with the same input have the same, since the order comes
+    /// from the input's statistics.
+    fn order(&self, spec: &LinearSpec) -> Random {
+        let input = match spec.output {
+            Role::Queries | Role::Keys | Role::Values | Role::Gate | Role::Up => {
+                spec.name.rsplit_once('.').map_or(spec.name.as_str(), |(block, _)| block)
+            }
+            _ => &spec.name,
+        };
+        Random::new(self.seed, &format!("{input} order"))
+    }
+
     fn layout(&self, spec: &LinearSpec) -> Result<Layout> {
         match spec.output {
             Role::Logits => mix::uniform(spec.k, HEAD_BITS),
@@ -95,17 +107,13 @@ impl WeightSource for Synthetic {
         true
     }
 
-    fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix>> {
-        // Linears with the same input have the same permutation, since the order comes from the input's statistics.
-        let input = match spec.output {
-            Role::Queries | Role::Keys | Role::Values | Role::Gate | Role::Up => {
-                spec.name.rsplit_once('.').map_or(spec.name.as_str(), |(block, _)| block)
-            }
-            _ => &spec.name,
-        };
-        let (random, order) =
-            (Random::new(self.seed, &spec.name), Random::new(self.seed, &format!("{input} order")));
-        matrix::packed(self.layout(spec)?, padded_columns(spec.n), &random, &order).map(Some)
+    fn packed(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix<Words<'_>>>> {
+        let random = Random::new(self.seed, &spec.name);
+        matrix::packed(self.layout(spec)?, padded_columns(spec.n), &random, &self.order(spec)).map(Some)
+    }
+
+    fn outline(&self, spec: &LinearSpec) -> Result<Option<PackedMatrix<Words<'_>>>> {
+        matrix::outline(self.layout(spec)?, padded_columns(spec.n), &self.order(spec)).map(Some)
     }
 
     fn rows(&self, name: &str, shape: [usize; 2], range: Range<usize>) -> Result<Vec<f16>> {
@@ -154,13 +162,19 @@ mod tests {
         let model = Synthetic::new(Shape::Tiny, 3.0, 1).unwrap();
         let specs = blocks(model.config());
         let matrices: Vec<_> = specs[..2].iter().flat_map(|block| block.linears()).collect();
-        let get = |model: &Synthetic, at: usize| model.packed(matrices[at]).unwrap().unwrap();
-        let orders: Vec<_> = (0..7).map(|at| get(&model, at).q_invperm).collect();
+        fn get<'a>(model: &'a Synthetic, spec: &LinearSpec) -> PackedMatrix<Words<'a>> {
+            model.packed(spec).unwrap().unwrap()
+        }
+        let orders: Vec<_> = (0..7).map(|at| get(&model, matrices[at]).q_invperm).collect();
         assert!(orders[0] == orders[1] && orders[1] == orders[2] && orders[4] == orders[5]);
         assert!(orders[0] != orders[3] && orders[0] != orders[4]);
-        assert_ne!(get(&model, 1).q_weight, get(&model, 2).q_weight);
-        assert_eq!(get(&model, 3), get(&Synthetic::new(Shape::Tiny, 3.0, 1).unwrap(), 3));
-        assert_ne!(get(&model, 3), get(&Synthetic::new(Shape::Tiny, 3.0, 2).unwrap(), 3));
+        assert_ne!(get(&model, matrices[1]).q_weight.bytes(), get(&model, matrices[2]).q_weight.bytes());
+        let words = |seed| {
+            let model = Synthetic::new(Shape::Tiny, 3.0, seed).unwrap();
+            let matrix = get(&model, matrices[3]);
+            (matrix.q_weight.bytes().to_vec(), matrix.q_scale.bytes().to_vec(), matrix.q_invperm)
+        };
+        assert!(words(1) == words(1) && words(1) != words(2));
         let whole = model.rows(EMBEDDING_TABLE, [512, 256], 0..512).unwrap();
         assert_eq!(model.rows(EMBEDDING_TABLE, [512, 256], 7..9).unwrap(), whole[7 * 256..9 * 256]);
     }

@@ -60,6 +60,11 @@ impl DenseMatrix {
             .step_by(most)
             .map(|first| {
                 let range = first..n.min(first + most);
+                let bias = bias.map(|values| device.upload(&format!("{label}.bias"), &values[range.clone()]));
+                if device.counts() {
+                    let buffer = device.alloc(label, (2 * k * range.len()) as u64)?;
+                    return Ok(Slab { first, rows: range.len(), buffer, bias: bias.transpose()? });
+                }
                 let halves = rows(range.clone())?;
                 if halves.len() != range.len() * k {
                     return Err(Error::shape(
@@ -67,7 +72,6 @@ impl DenseMatrix {
                         format!("{} values for rows {range:?} of {k}", halves.len()),
                     ));
                 }
-                let bias = bias.map(|values| device.upload(&format!("{label}.bias"), &values[range.clone()]));
                 let buffer = device.upload(label, &halves)?;
                 Ok(Slab { first, rows: range.len(), buffer, bias: bias.transpose()? })
             })

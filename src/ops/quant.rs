@@ -7,15 +7,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::reorder::reorder;
-use crate::gpu::{Buffer, CommandList, Device};
-use crate::packing::{BLOCK_ROWS, Layout, PackedMatrix, group_maximum};
+use crate::gpu::{Buffer, CommandList, Device, Rows};
+use crate::packing::{BLOCK_ROWS, Layout, PackedMatrix, Words, group_maximum};
 use crate::{Error, Result};
 
 /// Columns of a slab are a multiple of this, except in the last one.
 const SLAB_COLUMNS: usize = 128;
 
 /// Bytes that a slab may take when it is decoded to halves for a prompt.
-const SLAB_HALVES: u64 = 128 << 20;
+const SLAB_HALVES: u64 = 64 << 20;
 
 /// The order in which a packed matrix takes its input features.
 pub struct Permutation {
@@ -25,9 +25,9 @@ pub struct Permutation {
 
 impl Permutation {
     /// The order of a matrix, one of `known` if that is equal and on this device.
-    fn shared(device: &Device, label: &str, matrix: &PackedMatrix, known: &[Arc<Self>]) -> Result<Arc<Self>> {
-        let mut order = vec![0; matrix.k];
-        for (feature, &row) in matrix.q_invperm.iter().enumerate() {
+    fn shared(device: &Device, label: &str, q_invperm: &[u32], known: &[Arc<Self>]) -> Result<Arc<Self>> {
+        let mut order = vec![0; q_invperm.len()];
+        for (feature, &row) in q_invperm.iter().enumerate() {
             order[row as usize] = feature as u32;
         }
         if let Some(one) = known.iter().find(|one| one.order == order && one.buffer.device().is(device)) {
@@ -85,6 +85,20 @@ impl QuantMatrix {
         n: usize,
         known: &[Arc<Permutation>],
     ) -> Result<Self> {
+        Self::upload_lent(device, label, &matrix.lend(), n, known)
+    }
+
+    /// [`QuantMatrix::upload`] of words that may lie elsewhere.
+    ///
+    /// # Errors
+    /// As [`QuantMatrix::upload`].
+    pub fn upload_lent(
+        device: &Device,
+        label: &str,
+        matrix: &PackedMatrix<Words<'_>>,
+        n: usize,
+        known: &[Arc<Permutation>],
+    ) -> Result<Self> {
         let mut words = |bytes| device.alloc(&format!("{label}.words"), bytes);
         let mut scales = |bytes| device.alloc(&format!("{label}.scales"), bytes);
         Self::place(device, label, matrix, n, known, &mut Room { words: &mut words, scales: &mut scales })
@@ -94,7 +108,7 @@ impl QuantMatrix {
     pub(super) fn place(
         device: &Device,
         label: &str,
-        matrix: &PackedMatrix,
+        matrix: &PackedMatrix<Words<'_>>,
         n: usize,
         known: &[Arc<Permutation>],
         room: &mut Room<'_>,
@@ -102,24 +116,33 @@ impl QuantMatrix {
         if n > matrix.n || n == 0 {
             return Err(Error::shape(label, format!("{n} outputs from {} columns", matrix.n)));
         }
-        let permutation = Permutation::shared(device, label, matrix, known)?;
+        let permutation = Permutation::shared(device, label, &matrix.q_invperm, known)?;
         let blocks = device.upload(&format!("{label}.blocks"), &block_table(&matrix.layout))?;
         let slabs = slab_ranges(device, label, matrix)?
             .into_iter()
             .map(|range| {
                 let (first, columns) = (range.start, range.len());
-                let part = matrix.columns(range);
-                let bias = part
-                    .bias
-                    .as_ref()
-                    .map(|bias| bias.iter().map(|value| value.to_f32()).collect::<Vec<_>>());
-                let words = (room.words)(4 * part.q_weight.len() as u64)?;
-                device.write(&words, 0, &part.q_weight)?;
-                let scales = (room.scales)(4 * part.q_scale.len() as u64)?;
-                device.write(&scales, 0, &part.q_scale)?;
-                let mut list = CommandList::new(device, format!("order of {label}"));
-                reorder(&mut list, &matrix.layout, &blocks, &words, columns)?;
-                list.run()?;
+                let bias: Option<Vec<f32>> =
+                    matrix.bias.as_ref().map(|bias| bias[range].iter().map(|value| value.to_f32()).collect());
+                let words = (room.words)((4 * matrix.layout.word_rows() * columns) as u64)?;
+                let scales = (room.scales)((matrix.layout.groups().len() * columns / 2) as u64)?;
+                if !device.counts() {
+                    let (bytes, stride) = (matrix.q_weight.bytes(), 4 * matrix.n);
+                    device.write_rows(
+                        &words,
+                        0,
+                        &Rows { bytes, stride, first: 4 * first, width: 4 * columns },
+                    )?;
+                    let (bytes, stride) = (matrix.q_scale.bytes(), matrix.n / 2);
+                    device.write_rows(
+                        &scales,
+                        0,
+                        &Rows { bytes, stride, first: first / 2, width: columns / 2 },
+                    )?;
+                    let mut list = CommandList::new(device, format!("order of {label}"));
+                    reorder(&mut list, &matrix.layout, &blocks, &words, columns)?;
+                    list.run()?;
+                }
                 let bias = bias.map(|bias| device.upload(&format!("{label}.bias"), &bias)).transpose()?;
                 Ok(QuantSlab { first, columns, words, scales, bias })
             })
@@ -181,7 +204,11 @@ pub(super) struct Room<'a> {
 ///
 /// # Errors
 /// [`Error::Shape`] when the narrowest slab exceeds a binding.
-pub(super) fn slab_ranges(device: &Device, label: &str, matrix: &PackedMatrix) -> Result<Vec<Range<usize>>> {
+pub(super) fn slab_ranges<W>(
+    device: &Device,
+    label: &str,
+    matrix: &PackedMatrix<W>,
+) -> Result<Vec<Range<usize>>> {
     let most = slab_columns(device, matrix.k);
     if most == 0 {
         let message = format!("{SLAB_COLUMNS} columns of {} rows exceed a binding", matrix.k);
@@ -191,7 +218,7 @@ pub(super) fn slab_ranges(device: &Device, label: &str, matrix: &PackedMatrix) -
 }
 
 /// Group maxima rounded to half and divided by 256 `[groups]`.
-pub(super) fn maxima(matrix: &PackedMatrix) -> Vec<f32> {
+pub(super) fn maxima<W>(matrix: &PackedMatrix<W>) -> Vec<f32> {
     matrix.q_scale_max.iter().map(|&value| group_maximum(value).to_f32()).collect()
 }
 

@@ -9,7 +9,7 @@ use super::Permutation;
 use super::group_table::{Piece, Table};
 use super::quant::{QuantMatrix, Room, maxima, slab_ranges};
 use crate::gpu::{Buffer, Device, VIEW_ALIGNMENT};
-use crate::packing::PackedMatrix;
+use crate::packing::{PackedMatrix, Words};
 use crate::{Error, Result};
 
 /// One linear of a group before it is on a device.
@@ -17,7 +17,7 @@ pub struct GroupMember<'a> {
     /// Name for messages.
     pub label: &'a str,
     /// The packed tensors.
-    pub matrix: &'a PackedMatrix,
+    pub matrix: &'a PackedMatrix<Words<'a>>,
     /// Output features, without padding.
     pub n: usize,
 }

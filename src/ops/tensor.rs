@@ -58,11 +58,19 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when it holds fewer values.
     pub fn view(&self, rows: usize, cols: usize) -> Result<Self> {
-        if rows * cols > self.rows * self.cols {
-            let message = format!("[{rows}, {cols}] out of [{}, {}]", self.rows, self.cols);
-            return Err(Error::shape(self.buffer.label(), message));
+        Self::over(&self.buffer, rows, cols)
+    }
+
+    /// Memory seen as `rows` rows of `cols` values.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it holds fewer values.
+    pub fn over(buffer: &Buffer, rows: usize, cols: usize) -> Result<Self> {
+        if (4 * rows * cols) as u64 > buffer.bytes() {
+            let message = format!("[{rows}, {cols}] out of {} bytes", buffer.bytes());
+            return Err(Error::shape(buffer.label(), message));
         }
-        Ok(Self { buffer: self.buffer.clone(), rows, cols })
+        Ok(Self { buffer: buffer.clone(), rows, cols })
     }
 
     /// Waits and copies the first `rows` rows to the host.

@@ -12,9 +12,10 @@ use crate::error::{Error, Result};
 /// A packed linear: the tensors that an EXL2 file holds for it, checked against each other.
 ///
 /// K input features are rows, N output features are columns. Packed rows are ordered by width;
-/// `q_invperm` says where each input feature went.
+/// `q_invperm` says where each input feature went. Codes and scale codes are the matrix's own, or [`Words`] that may be
+/// somebody else's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PackedMatrix {
+pub struct PackedMatrix<W = Vec<u32>> {
     /// Input features.
     pub k: usize,
     /// Output features, padded to a multiple of 32.
@@ -22,15 +23,51 @@ pub struct PackedMatrix {
     /// Widths and group sizes.
     pub layout: Layout,
     /// Codes, `[layout.word_rows(), n]`.
-    pub q_weight: Vec<u32>,
+    pub q_weight: W,
     /// 4-bit scale codes, `[groups, n / 8]`.
-    pub q_scale: Vec<u32>,
+    pub q_scale: W,
     /// Largest scale of each group, not yet divided by 256.
     pub q_scale_max: Vec<f16>,
     /// Packed row of each input feature, a permutation of `0..k`.
     pub q_invperm: Vec<u32>,
     /// Bias, `[n]`.
     pub bias: Option<Vec<f16>>,
+}
+
+/// Words that need not be in memory of their own, such as those of a mapped file.
+#[derive(Debug, Clone)]
+pub enum Words<'a> {
+    /// In memory, as the processor has them.
+    Own(Vec<u32>),
+    /// Little-endian, anywhere.
+    Bytes(&'a [u8]),
+    /// So many words that are not told, for planning.
+    Untold(usize),
+}
+
+impl Words<'_> {
+    /// Number of words.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Own(words) => words.len(),
+            Self::Bytes(bytes) => bytes.len() / 4,
+            Self::Untold(count) => *count,
+        }
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As they lie in device memory, which is little-endian; nothing of what is not told.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(words) => bytemuck::cast_slice(words),
+            Self::Bytes(bytes) => bytes,
+            Self::Untold(_) => &[],
+        }
+    }
 }
 
 fn refuse(message: String) -> Error {
@@ -59,25 +96,23 @@ impl PackedMatrix {
         q_invperm: Vec<u32>,
         bias: Option<Vec<f16>>,
     ) -> Result<Self> {
-        let (k, groups) = (layout.rows(), layout.groups().len());
-        if n == 0 || !n.is_multiple_of(COLUMN_MULTIPLE) {
-            return Err(refuse(format!("{n} columns; a multiple of {COLUMN_MULTIPLE} is needed")));
+        let matrix = Self { k: layout.rows(), n, layout, q_weight, q_scale, q_scale_max, q_invperm, bias };
+        matrix.check(matrix.q_weight.len(), matrix.q_scale.len())?;
+        Ok(matrix)
+    }
+
+    /// The same with words that are lent.
+    pub fn lend(&self) -> PackedMatrix<Words<'_>> {
+        PackedMatrix {
+            k: self.k,
+            n: self.n,
+            layout: self.layout.clone(),
+            q_weight: Words::Bytes(bytemuck::cast_slice(&self.q_weight)),
+            q_scale: Words::Bytes(bytemuck::cast_slice(&self.q_scale)),
+            q_scale_max: self.q_scale_max.clone(),
+            q_invperm: self.q_invperm.clone(),
+            bias: self.bias.clone(),
         }
-        check_length("q_weight", q_weight.len(), layout.word_rows() * n)?;
-        check_length("q_scale", q_scale.len(), groups * (n / 8))?;
-        check_length("q_scale_max", q_scale_max.len(), groups)?;
-        check_length("q_invperm", q_invperm.len(), k)?;
-        check_permutation(&q_invperm)?;
-        if let Some(group) = q_scale_max.iter().position(|scale| !scale.is_finite()) {
-            return Err(refuse(format!("q_scale_max of group {group} is {}", q_scale_max[group])));
-        }
-        if let Some(bias) = &bias {
-            check_length("bias", bias.len(), n)?;
-            if let Some(column) = bias.iter().position(|value| !value.is_finite()) {
-                return Err(refuse(format!("bias of column {column} is {}", bias[column])));
-            }
-        }
-        Ok(Self { k, n, layout, q_weight, q_scale, q_scale_max, q_invperm, bias })
     }
 
     /// The weights `[k, n]` in the order of the input features, bit for bit those of ExLlamaV2's
@@ -154,6 +189,51 @@ impl PackedMatrix {
         let words = self.q_weight.len() + self.q_scale.len() + self.q_invperm.len();
         let halves = self.q_scale_max.len() + 2 * self.layout.groups().len();
         32 * words as u64 + 16 * halves as u64
+    }
+}
+
+impl<'a> PackedMatrix<Words<'a>> {
+    /// A matrix whose words are somebody else's, as [`PackedMatrix::new`].
+    ///
+    /// # Errors
+    /// As [`PackedMatrix::new`].
+    pub fn lent(
+        n: usize,
+        layout: Layout,
+        [q_weight, q_scale]: [Words<'a>; 2],
+        q_scale_max: Vec<f16>,
+        q_invperm: Vec<u32>,
+        bias: Option<Vec<f16>>,
+    ) -> Result<Self> {
+        let matrix = Self { k: layout.rows(), n, layout, q_weight, q_scale, q_scale_max, q_invperm, bias };
+        matrix.check(matrix.q_weight.len(), matrix.q_scale.len())?;
+        Ok(matrix)
+    }
+}
+
+impl<W> PackedMatrix<W> {
+    /// Refuses what [`PackedMatrix::new`] does.
+    fn check(&self, q_weight: usize, q_scale: usize) -> Result<()> {
+        let (n, layout) = (self.n, &self.layout);
+        let groups = layout.groups().len();
+        if n == 0 || !n.is_multiple_of(COLUMN_MULTIPLE) {
+            return Err(refuse(format!("{n} columns; a multiple of {COLUMN_MULTIPLE} is needed")));
+        }
+        check_length("q_weight", q_weight, layout.word_rows() * n)?;
+        check_length("q_scale", q_scale, groups * (n / 8))?;
+        check_length("q_scale_max", self.q_scale_max.len(), groups)?;
+        check_length("q_invperm", self.q_invperm.len(), self.k)?;
+        check_permutation(&self.q_invperm)?;
+        if let Some(group) = self.q_scale_max.iter().position(|scale| !scale.is_finite()) {
+            return Err(refuse(format!("q_scale_max of group {group} is {}", self.q_scale_max[group])));
+        }
+        if let Some(bias) = &self.bias {
+            check_length("bias", bias.len(), n)?;
+            if let Some(column) = bias.iter().position(|value| !value.is_finite()) {
+                return Err(refuse(format!("bias of column {column} is {}", bias[column])));
+            }
+        }
+        Ok(())
     }
 }
 

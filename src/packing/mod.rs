@@ -10,7 +10,7 @@ mod quads;
 
 pub use bits::{group_maximum, pack, pack_scales, unpack, unpack_scales};
 pub use layout::{Group, Layout};
-pub use matrix::PackedMatrix;
+pub use matrix::{PackedMatrix, Words};
 pub use quads::{Piece, QUADS, byte_mask, quad_pieces};
 
 /// The legal code widths in bits, in the order in which a file must hold them.

@@ -21,8 +21,8 @@ pub(super) fn orders(
     let packing = Packing { groups: vec![(2, k)], n: 32, bias: false };
     let matrices: Vec<PackedMatrix> =
         (0..copies as u64).map(|copy| packing.matrix(seed + 1000 * copy)).collect::<Result<_>>()?;
-    let members: Vec<_> =
-        matrices.iter().map(|matrix| GroupMember { label: "member", matrix, n: 32 }).collect();
+    let lent: Vec<_> = matrices.iter().map(PackedMatrix::lend).collect();
+    let members: Vec<_> = lent.iter().map(|matrix| GroupMember { label: "member", matrix, n: 32 }).collect();
     let (group, _) = QuantGroup::upload(device, "group", &members)?;
     let orders = matrices.iter().map(|matrix| permute::inverse(&matrix.q_invperm)).collect();
     Ok((group, orders))

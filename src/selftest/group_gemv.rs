@@ -117,7 +117,8 @@ impl Case for GroupGemv {
         if fault == Fault::OneWrong {
             flip_code(&mut matrices[0], wrong, 0);
         }
-        let members: Vec<GroupMember<'_>> = matrices
+        let lent: Vec<_> = matrices.iter().map(PackedMatrix::lend).collect();
+        let members: Vec<GroupMember<'_>> = lent
             .iter()
             .zip(&self.members)
             .map(|(matrix, packing)| GroupMember { label: "member", matrix, n: packing.n })

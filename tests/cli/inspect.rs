@@ -90,3 +90,35 @@ fn errors_name_the_file_and_the_tensor() {
     let other = run_with(&config.replace("LlamaForCausalLM", "MambaForCausalLM"));
     assert!(other.contains("config.json") && other.contains("MambaForCausalLM"), "{other}");
 }
+
+#[test]
+fn a_context_plans_the_memory_that_generate_then_reports() {
+    let directory = "tests/data/tiny-stories-exl2/4.0";
+    let plan = |flags: &[&str]| -> Value {
+        let args = [&["inspect", "--json", path(directory), "--context", "256"][..], flags].concat();
+        let report: Value = serde_json::from_str(stdout(&run(&args, 0))).expect("stdout is one JSON object");
+        report["memory"].clone()
+    };
+    let free = plan(&[]);
+    assert_eq!((&free["context"], &free["limit"]), (&Value::from(256), &Value::Null));
+    let total = free["total"].as_u64().unwrap();
+    let bytes = |part: &str| free[part].as_u64().unwrap();
+    assert_eq!(total, bytes("weights") + bytes("cache") + bytes("scratch"));
+    let parts: u64 =
+        free["parts"].as_array().unwrap().iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(parts, bytes("scratch"));
+
+    let capped = plan(&["--vram", &(total - 1).to_string()]);
+    assert!(capped["total"].as_u64().unwrap() < total && capped["rows"].as_u64() < free["rows"].as_u64());
+    assert_eq!(capped["longest_context"], 512, "all that the model knows");
+    assert_eq!(plan(&["--vram", "1MB"])["longest_context"], Value::Null);
+
+    let text = run(&["inspect", path(directory), "--context", "256", "--vram", "1MB"], 0);
+    assert!(
+        stdout(&text).contains("does not fit into 1,000,000 bytes; no context fits"),
+        "{}",
+        stdout(&text)
+    );
+    let error = run(&["inspect", path(directory), "--context", "513"], 1);
+    assert!(stderr(&error).contains("--context: 513 tokens"), "{}", stderr(&error));
+}

@@ -104,7 +104,7 @@ fn a_model_larger_than_the_memory_is_scored_by_streaming() {
     assert!(capped.memory().peak < weights);
     let error =
         evaluate(&capped, &support::path(STORIES), None, &tokens, whole, &mut |_, _, _| {}).unwrap_err();
-    assert!(matches!(error, exlay::Error::OutOfMemory { .. }), "{error}");
+    assert!(matches!(error, exlay::Error::Limit { .. }), "{error}");
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! The whole model on the device against recorded logits of other engines.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests; clippy exempts only test functions")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
 mod exl2;
+mod loading;
 mod memory;
+mod plan;
 mod slabs;
 mod streamed;
 mod synthetic;

@@ -34,7 +34,7 @@ pub struct DecodeRow<'a> {
 }
 
 /// What the steps of a model need besides the model.
-pub(super) struct Steps {
+pub(in crate::model) struct Steps {
     state: SampleState,
     readback: Readback,
     lists: HashMap<Plan, CommandList>,
@@ -58,7 +58,7 @@ struct Plan {
 
 impl Steps {
     /// For as many rows as there are slots, up to [`MOST_ROWS`].
-    pub(super) fn new(device: &Device, slots: usize, vocabulary: usize) -> Result<Self> {
+    pub(in crate::model) fn new(device: &Device, slots: usize, vocabulary: usize) -> Result<Self> {
         let rows = most_rows(slots).next_power_of_two();
         Ok(Self {
             state: SampleState::new(device, rows, vocabulary)?,
@@ -73,7 +73,7 @@ impl Steps {
 }
 
 /// Rows that decode together in a cache of `slots` sequences.
-pub(super) fn most_rows(slots: usize) -> usize {
+pub(in crate::model) fn most_rows(slots: usize) -> usize {
     slots.min(MOST_ROWS)
 }
 
@@ -202,6 +202,11 @@ impl Llama {
         lists[&plan].run_and_read(readback, state.choices(), offset, 4 * *rows as u64)?;
         *tick += 1;
         Ok(())
+    }
+
+    /// The list of a step of all rows, or of the first choice.
+    pub(super) fn step_list(&self, greedy: bool, first: bool) -> Result<CommandList> {
+        self.plan(Plan { rows: self.most_decode_rows().next_power_of_two(), greedy, first })
     }
 
     fn plan(&self, plan: Plan) -> Result<CommandList> {

@@ -4,7 +4,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::packing::{BLOCK_ROWS, Layout, PackedMatrix};
+use crate::packing::{BLOCK_ROWS, Layout, PackedMatrix, Words};
 use crate::random::Random;
 
 /// Root of the mean fourth power of 1 ..= 16: of the square of a uniform scale code, the root mean square.
@@ -18,7 +18,12 @@ const TILE: usize = 512;
 ///
 /// # Errors
 /// As [`PackedMatrix::new`].
-pub(super) fn packed(layout: Layout, n: usize, random: &Random, order: &Random) -> Result<PackedMatrix> {
+pub(super) fn packed(
+    layout: Layout,
+    n: usize,
+    random: &Random,
+    order: &Random,
+) -> Result<PackedMatrix<Words<'static>>> {
     let mut words = vec![0_u32; layout.word_rows() * n];
     let mut blocks = Vec::with_capacity(layout.rows() / BLOCK_ROWS);
     let mut rest = words.as_mut_slice();
@@ -34,9 +39,22 @@ pub(super) fn packed(layout: Layout, n: usize, random: &Random, order: &Random) 
         fill(block, n, bits, |column, pair| random.bits(first + (column * WORDS / 2 + pair) as u64));
     });
     let scales = Random::new(random.bits(0), "scales").words(layout.groups().len() * (n / 8));
+    Ok(PackedMatrix {
+        q_weight: Words::Own(words),
+        q_scale: Words::Own(scales),
+        ..outline(layout, n, order)?
+    })
+}
+
+/// The same without codes.
+///
+/// # Errors
+/// As [`packed`].
+pub(super) fn outline(layout: Layout, n: usize, order: &Random) -> Result<PackedMatrix<Words<'static>>> {
     let k = layout.rows();
     let maxima = layout.groups().iter().map(|group| largest_scale(group.bits, k)).collect();
-    PackedMatrix::new(n, layout, words, scales, maxima, order.permutation(k), None)
+    let words = [layout.word_rows() * n, layout.groups().len() * (n / 8)].map(Words::Untold);
+    PackedMatrix::lent(n, layout, words, maxima, order.permutation(k), None)
 }
 
 /// The largest scale of a group, as a file has it, that gives its weights the deviation 1/√k.
@@ -104,6 +122,10 @@ mod tests {
             let layout = Layout::new(vec![Group { bits, rows: 64 }; 4]).unwrap();
             let (random, order) = (Random::new(5, "w"), Random::new(5, "order"));
             let matrix = packed(layout, 96, &random, &order).unwrap();
+            let own = |words| if let Words::Own(words) = words { words } else { Vec::new() };
+            let PackedMatrix { n, layout, q_scale_max, q_invperm, .. } = matrix;
+            let (words, scales) = (own(matrix.q_weight), own(matrix.q_scale));
+            let matrix = PackedMatrix::new(n, layout, words, scales, q_scale_max, q_invperm, None).unwrap();
             for group in matrix.q_weight.chunks(2 * bits as usize * 96) {
                 let codes = unpack(group, 96, bits);
                 assert!(codes.iter().all(|&code| code > 0), "{bits} bits");
