@@ -47,8 +47,8 @@ impl Scratch {
         let head = decode_bytes(device, hidden, config.vocab_size);
         let decoded = shapes.iter().map(|&(k, n)| decode_bytes(device, k, n)).max().unwrap_or(0).max(head);
         let widest = widest(config);
-        let [first, second, third] = ["first", "second", "third"].map(|label| zeros(label, widest));
-        let (first, second, third) = (first?, second?, third?);
+        let room = || zeros("activations", widest);
+        let (first, second, third) = (room()?, room()?, room()?);
         let part = config.num_attention_heads * (config.head_dim + 2);
         let shared = Tensor::zeros(device, "decoded", 1, (decoded as usize / 4).max(parts * part))?;
         Ok(Self {

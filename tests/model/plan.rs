@@ -90,7 +90,7 @@ fn passes_have_as_many_rows_as_fit_and_what_does_not_is_refused_with_numbers() {
     let longest: usize = longest.parse().unwrap();
     assert!(longest >= 256, "{message}");
     load(wanted.total(), longest).unwrap();
-    for word in ["weights 0.00", "cache 0.0", "scratch 0.0", "--embedding host"] {
+    for word in ["weights 0.00", "cache 0.0", "scratch 0.0", "--embedding host saves", "rows of a prompt"] {
         assert!(message.contains(word), "{message}");
     }
     let Err(error) = load(1 << 20, 256) else { panic!("accepted") };
