@@ -132,7 +132,7 @@ impl Case for GroupGemv {
         let packed_row = |member: usize, row: usize| -> Vec<f32> {
             orders[member].iter().map(|&feature| values[row * k + feature as usize]).collect()
         };
-        let x = fused::upload(device, form, [group.copies(), rows, k], &packed_row)?;
+        let x = fused::upload(device, form, [group.copies(), rows, k], packed_row)?;
         let squares: Vec<f64> =
             values.chunks_exact(k).map(|row| row.iter().map(|&x| f64::from(x).powi(2)).sum()).collect();
         let row_norm = RowNorm::new(device, rows, k, 1e-5)?;

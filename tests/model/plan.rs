@@ -19,7 +19,8 @@ fn options(rows: usize, slots: usize, context: usize, embedding: Placement) -> L
 }
 
 fn plan(device: &Device, config: &LlamaConfig, source: &dyn WeightSource, load: &LoadOptions) -> MemoryPlan {
-    Planner::new(device, config, source, load.embedding).unwrap().plan(load, None).unwrap()
+    let planner = Planner::new(device, config, source, load.embedding).expect("the weights are counted");
+    planner.plan(load, None).expect("the rest is counted")
 }
 
 type Source = (LlamaConfig, Box<dyn WeightSource>);
@@ -27,11 +28,12 @@ type Source = (LlamaConfig, Box<dyn WeightSource>);
 fn directory(path: &str) -> Source {
     let directory = support::path(path);
     let directory: &Path = &directory;
-    (LlamaConfig::load(directory).unwrap(), Box::new(Checkpoint::open(directory).unwrap()))
+    let config = LlamaConfig::load(directory).expect("config.json");
+    (config, Box::new(Checkpoint::open(directory).expect("the weights")))
 }
 
 fn synthetic(shape: Shape, bits: f64) -> Source {
-    let model = Synthetic::new(shape, bits, 1).unwrap();
+    let model = Synthetic::new(shape, bits, 1).expect("legal bits");
     (model.config().clone(), Box::new(model))
 }
 
