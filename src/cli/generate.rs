@@ -127,13 +127,18 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
         embedding: args.embedding.into(),
         precision: CachePrecision::Half,
     };
+    let opened = started.elapsed().as_secs_f64();
+    let mut sent = opened;
     let mut steps = Steps::new();
     let ahead = Box::new(Checkpoint::open(&args.model)?);
     let greedy = sampling.temperature == 0.0;
     let mut model = std::thread::scope(|scope| {
         // What is wrong is found by the loading as well, which then tells of it.
         scope.spawn(|| Llama::compile_ahead(&device, config.clone(), ahead, load, greedy));
-        Llama::load(&device, &args.model, load, &mut |done, all| steps.report("loading", done, all))
+        let model =
+            Llama::load(&device, &args.model, load, &mut |done, all| steps.report("loading", done, all));
+        sent = started.elapsed().as_secs_f64();
+        model
     })?;
     steps.end();
     let load_seconds = started.elapsed().as_secs_f64();
@@ -168,6 +173,12 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
     let report = GenerateReport {
         first: rows[0].text.clone(),
         load_seconds,
+        start: report::Start {
+            open_seconds: opened,
+            weights_seconds: sent - opened,
+            kernels_seconds: load_seconds - sent,
+            first_token_seconds: generator.prompt_time().as_secs_f64(),
+        },
         prompt_tokens_per_second: prompt_tokens as f64 / generator.prompt_time().as_secs_f64(),
         tokens_per_second: generated / generator.decode_time().as_secs_f64(),
         steps_in_flight: generator.in_flight(),

@@ -151,11 +151,12 @@ impl<'a> Planner<'a> {
         let scratch_parts = list.collect::<Vec<_>>().join(", ");
         let slots = options.cache.slots;
         let sizes = format!(
-            "weights {} + cache {} ({slots} x {} tokens) + scratch {} ({scratch_parts}) = {} GB, where {} GB are allowed",
+            "weights {} + cache {} ({slots} x {} tokens) + scratch {} ({} rows of a prompt at a time: {scratch_parts}) = {} GB, where {} GB are allowed",
             gigabytes(weights),
             gigabytes(cache),
             options.cache.context,
             gigabytes(scratch),
+            plan.rows,
             gigabytes(plan.total()),
             gigabytes(limit),
         );
@@ -168,7 +169,8 @@ impl<'a> Planner<'a> {
         }
         let table = 2 * (self.config.vocab_size * self.config.hidden_size) as u64;
         if self.embedding == Placement::Device {
-            ways.push(format!("--embedding host saves {} GB", gigabytes(table)));
+            let fits = if plan.total().saturating_sub(table) <= limit { ", with which it fits" } else { "" };
+            ways.push(format!("--embedding host saves {} GB{fits}", gigabytes(table)));
         }
         if slots > 1 {
             ways.push(format!("fewer texts together save {} GB each", gigabytes(cache / slots as u64)));

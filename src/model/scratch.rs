@@ -53,8 +53,8 @@ impl Scratch {
         let parts = (1..=rows).map(|rows| rows * splits(rows, context).0).max().unwrap_or(1);
         let decoded = if rows > GEMV_ROWS { decode_room(device, config, packed) } else { 0 };
         let widest = widest(config);
-        let [first, second, third] = ["first", "second", "third"].map(|label| zeros(label, widest));
-        let (first, second, third) = (first?, second?, third?);
+        let room = || zeros("activations", widest);
+        let (first, second, third) = (room()?, room()?, room()?);
         let part = config.num_attention_heads * (config.head_dim + 2);
         let shared = Tensor::zeros(device, "decoded", 1, (decoded as usize / 4).max(parts * part))?;
         Ok(Self {

@@ -11,11 +11,11 @@ use super::support;
 
 /// A matrix of running numbers.
 fn matrix(k: usize, n: usize) -> PackedMatrix {
-    let layout = Layout::new(vec![Group { bits: 2, rows: k }]).unwrap();
+    let layout = Layout::new(vec![Group { bits: 2, rows: k }]).expect("a legal layout");
     let words = (0..(layout.word_rows() * n) as u32).collect();
     let scales = (0..(n / 8) as u32).collect();
     let invperm = (0..k as u32).collect();
-    PackedMatrix::new(n, layout, words, scales, vec![half::f16::ONE], invperm, None).unwrap()
+    PackedMatrix::new(n, layout, words, scales, vec![half::f16::ONE], invperm, None).expect("parts that fit")
 }
 
 #[test]

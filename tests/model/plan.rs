@@ -19,7 +19,8 @@ fn options(rows: usize, slots: usize, context: usize, embedding: Placement) -> L
 }
 
 fn plan(device: &Device, config: &LlamaConfig, source: &dyn WeightSource, load: &LoadOptions) -> MemoryPlan {
-    Planner::new(device, config, source, load.embedding).unwrap().plan(load, None).unwrap()
+    let planner = Planner::new(device, config, source, load.embedding).expect("the weights are counted");
+    planner.plan(load, None).expect("the rest is counted")
 }
 
 type Source = (LlamaConfig, Box<dyn WeightSource>);
@@ -27,11 +28,12 @@ type Source = (LlamaConfig, Box<dyn WeightSource>);
 fn directory(path: &str) -> Source {
     let directory = support::path(path);
     let directory: &Path = &directory;
-    (LlamaConfig::load(directory).unwrap(), Box::new(Checkpoint::open(directory).unwrap()))
+    let config = LlamaConfig::load(directory).expect("config.json");
+    (config, Box::new(Checkpoint::open(directory).expect("the weights")))
 }
 
 fn synthetic(shape: Shape, bits: f64) -> Source {
-    let model = Synthetic::new(shape, bits, 1).unwrap();
+    let model = Synthetic::new(shape, bits, 1).expect("legal bits");
     (model.config().clone(), Box::new(model))
 }
 
@@ -90,7 +92,7 @@ fn passes_have_as_many_rows_as_fit_and_what_does_not_is_refused_with_numbers() {
     let longest: usize = longest.parse().unwrap();
     assert!(longest >= 256, "{message}");
     load(wanted.total(), longest).unwrap();
-    for word in ["weights 0.00", "cache 0.0", "scratch 0.0", "--embedding host"] {
+    for word in ["weights 0.00", "cache 0.0", "scratch 0.0", "--embedding host saves", "rows of a prompt"] {
         assert!(message.contains(word), "{message}");
     }
     let Err(error) = load(1 << 20, 256) else { panic!("accepted") };

@@ -12,6 +12,8 @@ pub(crate) struct GenerateReport {
     pub(crate) first: TextReport,
     /// From the first file opened to the model ready on the device.
     pub(crate) load_seconds: f64,
+    /// What of that was spent on what.
+    pub(crate) start: Start,
     /// Prompt tokens of all texts over the time to the first tokens.
     pub(crate) prompt_tokens_per_second: f64,
     /// Generated tokens of all texts but their first ones over the time after those; `null` in JSON if there were no
@@ -29,6 +31,28 @@ pub(crate) struct GenerateReport {
     /// The embedding is on the host.
     #[serde(skip)]
     pub(crate) host_embedding: bool,
+}
+
+/// Seconds of a start, one after the other.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Start {
+    /// Tokenizer and device.
+    pub(crate) open_seconds: f64,
+    /// Planning, allocating and sending the weights.
+    pub(crate) weights_seconds: f64,
+    /// Waiting after that for kernels that are built meanwhile.
+    pub(crate) kernels_seconds: f64,
+    /// From then to the first tokens: the prompts.
+    pub(crate) first_token_seconds: f64,
+}
+
+impl Start {
+    /// The parts in words, up to the prompts.
+    fn words(&self) -> String {
+        let [open, weights, kernels] =
+            [self.open_seconds, self.weights_seconds, self.kernels_seconds].map(units::seconds);
+        format!("{open} to open, {weights} for weights, {kernels} more for kernels")
+    }
 }
 
 /// One text.
@@ -99,11 +123,13 @@ impl GenerateReport {
             (count, _) => format!("{count} steps in flight"),
         };
         format!(
-            "adapter     {}\nload        {}\nprompt      {}\n{}generation  {}, {steps}\n\
+            "adapter     {}\nload        {} ({})\nprompt      {}, {} to the first token\n{}generation  {}, {steps}\n\
              memory      {}\n",
             self.adapter,
             units::seconds(self.load_seconds),
+            self.start.words(),
             speed(total(|text| text.prompt_token_ids.len()), self.prompt_tokens_per_second),
+            units::seconds(self.start.first_token_seconds),
             rows.collect::<String>(),
             speed(total(|text| text.token_ids.len()), self.tokens_per_second),
             self.memory.words(),
@@ -125,6 +151,12 @@ mod tests {
                 text: " a \"fox\"\n".into(),
             },
             load_seconds: 0.4218,
+            start: Start {
+                open_seconds: 0.1,
+                weights_seconds: 0.3018,
+                kernels_seconds: 0.02,
+                first_token_seconds: 0.0625,
+            },
             prompt_tokens_per_second: 1234.56,
             tokens_per_second: 88.125,
             steps_in_flight: 3,
@@ -146,8 +178,8 @@ mod tests {
     fn the_statistics_as_text() {
         assert_snapshot!(report().statistics(), @r"
         adapter     llvmpipe
-        load        0.42 s
-        prompt      3 tokens, 1234.6 tokens/s
+        load        0.42 s (0.10 s to open, 0.30 s for weights, 0.02 s more for kernels)
+        prompt      3 tokens, 1234.6 tokens/s, 0.06 s to the first token
         generation  2 tokens, 88.1 tokens/s, 3 steps in flight
         memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
         ");
@@ -157,8 +189,8 @@ mod tests {
         assert!(host.contains(", 1 step in flight, for the embedding on the host"), "{host}");
         assert_snapshot!(batch().statistics(), @r"
         adapter     llvmpipe
-        load        0.42 s
-        prompt      6 tokens, 1234.6 tokens/s
+        load        0.42 s (0.10 s to open, 0.30 s for weights, 0.02 s more for kernels)
+        prompt      6 tokens, 1234.6 tokens/s, 0.06 s to the first token
         text 1      2 tokens, 40.5 tokens/s
         text 2      2 tokens, 40.5 tokens/s
         generation  4 tokens, 88.1 tokens/s, 3 steps in flight
@@ -181,6 +213,12 @@ mod tests {
           ],
           "text": " a \"fox\"\n",
           "load_seconds": 0.4218,
+          "start": {
+            "open_seconds": 0.1,
+            "weights_seconds": 0.3018,
+            "kernels_seconds": 0.02,
+            "first_token_seconds": 0.0625
+          },
           "prompt_tokens_per_second": 1234.56,
           "tokens_per_second": 88.125,
           "steps_in_flight": 3,

@@ -94,6 +94,6 @@ impl std::fmt::Display for PlanReport {
             Some(context) => format!("the longest context that fits is {context} tokens"),
             None => "no context fits".to_owned(),
         };
-        writeln!(f, "{verdict} into {} bytes; {longest}\n", units::count(limit))
+        writeln!(f, "{verdict} into {} bytes; {longest}", units::count(limit))
     }
 }
