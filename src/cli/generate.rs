@@ -180,7 +180,11 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
             first_token_seconds: generator.prompt_time().as_secs_f64(),
         },
         prompt_tokens_per_second: prompt_tokens as f64 / generator.prompt_time().as_secs_f64(),
-        tokens_per_second: generated / generator.decode_time().as_secs_f64(),
+        tokens_per_second: if generated > 0.0 {
+            generated / generator.decode_time().as_secs_f64()
+        } else {
+            f64::NAN
+        },
         steps_in_flight: generator.in_flight(),
         memory: Memory {
             weights: parts.weights,

@@ -77,7 +77,7 @@ pub(crate) struct GlobalArgs {
 
 /// Where this user's programs keep what they can make again.
 fn cache_directory() -> Option<PathBuf> {
-    let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = directory("XDG_CACHE_HOME")
         .or_else(|| directory("LOCALAPPDATA"))
         .or_else(|| directory("HOME").map(|home| home.join(".cache")))?;

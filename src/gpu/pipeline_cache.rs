@@ -55,7 +55,9 @@ impl Drop for PipelineCache {
             if let Some(directory) = self.path.parent() {
                 fs::create_dir_all(directory)?;
             }
-            File::create(&aside)?.write_all(&data)?;
+            let mut file = File::create(&aside)?;
+            file.write_all(&data)?;
+            file.sync_all()?;
             fs::rename(&aside, &self.path)
         };
         if written().is_err() {
