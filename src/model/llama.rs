@@ -20,6 +20,7 @@ use super::weights::{Block, Weights};
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
 use crate::gpu::{Arithmetic, CommandList, Device, Profile};
+use crate::ops::Tensor;
 use crate::ops::attention_decode::OwnKeys;
 use crate::ops::cache::CachePrecision;
 use crate::ops::rope::RopeTable;
@@ -223,11 +224,7 @@ impl Llama {
     /// # Errors
     /// As [`Llama::forward`].
     pub fn pass(&mut self, rows: &[Row]) -> Result<()> {
-        let bucket = rows.len().next_power_of_two();
-        let CacheSize { slots, context } = self.cache.size();
-        self.batch.set(rows, bucket, self.config.vocab_size, slots, context)?;
-        let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
-        self.embedding.send(&*self.source, &tokens, self.scratch.hidden())?;
+        let bucket = self.seat(rows, self.scratch.hidden())?;
         if !self.lists.contains_key(&bucket) {
             let list = self.prepare(bucket)?;
             self.lists.insert(bucket, list);
@@ -243,17 +240,12 @@ impl Llama {
     /// Runs a few rows the short way; the logits [wanted, vocabulary] of those that are wanted.
     fn decode(&mut self, rows: &[Row], wanted: &[usize]) -> Result<Vec<f32>> {
         let Some(decode) = &self.decode else { return Ok(Vec::new()) };
-        let bucket = rows.len().next_power_of_two();
-        let CacheSize { slots, context } = self.cache.size();
-        self.batch.set(rows, bucket, self.config.vocab_size, slots, context)?;
-        let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
-        self.embedding.send(&*self.source, &tokens, decode.embedded())?;
+        let bucket = self.seat(rows, decode.embedded())?;
         let own = own_keys(rows);
         let key = (bucket, own == OwnKeys::Stored);
         if !self.decode_lists.contains_key(&key) {
             let mut list = CommandList::new(&self.device, format!("decode of {bucket} rows"));
-            self.embedding.record(&mut list, self.batch.tokens(), decode.embedded(), bucket)?;
-            decode.record(&mut list, &self.decode_model(), bucket, own)?;
+            self.record_decode(&mut list, decode, bucket, own)?;
             self.decode_lists.insert(key, list);
         }
         self.decode_lists[&key].run()?;
@@ -263,15 +255,35 @@ impl Llama {
         read_scores(decode.logits(&self.head), bucket, wanted, self.config.vocab_size)
     }
 
-    fn decode_model(&self) -> DecodeModel<'_> {
-        DecodeModel {
+    /// Tells the device about the rows of a pass and, with the table on the host, sends their embeddings to `hidden`; the
+    /// bucket of the pass.
+    fn seat(&self, rows: &[Row], hidden: &Tensor) -> Result<usize> {
+        let bucket = rows.len().next_power_of_two();
+        let CacheSize { slots, context } = self.cache.size();
+        self.batch.set(rows, bucket, self.config.vocab_size, slots, context)?;
+        let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
+        self.embedding.send(&*self.source, &tokens, hidden)?;
+        Ok(bucket)
+    }
+
+    /// Records the short way from the rows' tokens to their scores.
+    fn record_decode(
+        &self,
+        list: &mut CommandList,
+        decode: &Decode,
+        rows: usize,
+        own: OwnKeys,
+    ) -> Result<()> {
+        self.embedding.record(list, self.batch.tokens(), decode.embedded(), rows)?;
+        let model = DecodeModel {
             config: &self.config,
             blocks: &self.blocks,
             head: &self.head,
             cache: &self.cache,
             rope: &self.rope,
             state: self.batch.state(),
-        }
+        };
+        decode.record(list, &model, rows, own)
     }
 
     /// Logits [wanted, vocabulary] of rows of the last pass, at most [`Llama::slice_rows`] of them.

@@ -1,7 +1,9 @@
 //! Text of `generated/group_gemv.wgsl`: the inner loops of `group_gemv`, one for each width, for a number of rows and a form
 //! of activations. Rows and slices are unrolled, so that sums stay in registers.
 
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::group_table::unit_blocks;
 use super::unpack::{Lanes, quad};
@@ -10,7 +12,17 @@ use crate::packing::{QUADS, WIDTHS};
 
 /// Declares `Sums` (a `vec4<f32>` for each row), `run_BITS(tile, run, slice, lane, sums) -> Sums` for each width,
 /// `slice_tree(lane)` and `finish_all`.
-pub(super) fn text(form: Arithmetic, rows: usize, slices: usize) -> String {
+///
+/// A model's list has hundreds of these products, so that the few texts there are (an arithmetic, four numbers of rows, four of
+/// slices) are made once and kept.
+pub(super) fn text(form: Arithmetic, rows: usize, slices: usize) -> &'static str {
+    type Texts = Mutex<HashMap<(Arithmetic, usize, usize), &'static str>>;
+    static TEXTS: LazyLock<Texts> = LazyLock::new(Texts::default);
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    texts.entry((form, rows, slices)).or_insert_with(|| generate(form, rows, slices).leak())
+}
+
+fn generate(form: Arithmetic, rows: usize, slices: usize) -> String {
     let mut text = String::from("struct Sums {\n");
     for row in 0..rows {
         let _ = writeln!(text, "    r{row}: vec4<f32>,");

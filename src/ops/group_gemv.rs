@@ -107,7 +107,7 @@ pub fn group_gemv(
         steps: (k / BLOCK_ROWS * 4) as u32,
         cols4: columns as u32 / 4,
         flags: u32::from(group.bias().is_some()),
-        parts: norm.map_or(0, |norm| norm.parts(k) as u32),
+        parts: norm.map_or(0, |_| RowNorm::parts(k) as u32),
         k: k as u32,
         eps: norm.map_or(0.0, RowNorm::eps),
         tile4: stride as u32 / 4,

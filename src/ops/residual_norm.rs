@@ -40,12 +40,12 @@ impl RowNorm {
     /// # Errors
     /// As [`Device::alloc`].
     pub fn new(device: &Device, rows: usize, cols: usize, eps: f32) -> Result<Self> {
-        let parts = cols.div_ceil(4 * LANES as usize);
-        Ok(Self { squares: device.alloc("squares", 4 * (rows * parts) as u64)?, eps })
+        let bytes = 4 * (rows * Self::parts(cols)) as u64;
+        Ok(Self { squares: device.alloc("squares", bytes)?, eps })
     }
 
     /// Parts of a row of `cols` values.
-    pub fn parts(&self, cols: usize) -> usize {
+    pub fn parts(cols: usize) -> usize {
         cols.div_ceil(4 * LANES as usize)
     }
 
@@ -60,7 +60,7 @@ impl RowNorm {
     }
 
     pub(super) fn expect(&self, operation: &str, rows: usize, cols: usize) -> Result<()> {
-        let needed = 4 * (rows * self.parts(cols)) as u64;
+        let needed = 4 * (rows * Self::parts(cols)) as u64;
         if self.squares.bytes() < needed {
             let message = format!("squares of {} bytes for {needed}", self.squares.bytes());
             return Err(Error::shape(operation, message));
@@ -128,6 +128,6 @@ pub fn residual_norm(
         norm.squares(),
         x.buffer(),
     ];
-    let grid = [norm.parts(cols) as u32, rows as u32, group.copies() as u32];
+    let grid = [RowNorm::parts(cols) as u32, rows as u32, group.copies() as u32];
     list.dispatch(&kernel, &buffers, &params, grid)
 }

@@ -136,7 +136,7 @@ impl Case for GroupGemv {
         let squares: Vec<f64> =
             values.chunks_exact(k).map(|row| row.iter().map(|&x| f64::from(x).powi(2)).sum()).collect();
         let row_norm = RowNorm::new(device, rows, k, 1e-5)?;
-        let parts = row_norm.parts(k);
+        let parts = RowNorm::parts(k);
         let spread: Vec<f32> =
             squares.iter().flat_map(|sum| vec![(sum / parts as f64) as f32; parts]).collect();
         device.write(row_norm.squares(), 0, &spread)?;

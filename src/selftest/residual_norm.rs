@@ -67,7 +67,7 @@ impl Case for ResidualNorm {
             residual_norm(list, &before, left, &weights, &next, &group, &norm, &x, rows)
         })?;
         let mut comparison = Comparison::new();
-        let (got, parts) = (next.read(rows + 1)?, norm.parts(cols));
+        let (got, parts) = (next.read(rows + 1)?, RowNorm::parts(cols));
         comparison.untouched(&got[rows * cols..]);
         let squares: Vec<f32> = device.read(norm.squares(), 0, rows * parts)?;
         for row in 0..rows {

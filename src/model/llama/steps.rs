@@ -225,8 +225,7 @@ impl Llama {
     /// Records a step from the rows' tokens to their logits: the place for every way of doing that.
     fn record_logits(&self, list: &mut CommandList, rows: usize) -> Result<Logits<'_>> {
         if let Some(decode) = &self.decode {
-            self.embedding.record(list, self.batch.tokens(), decode.embedded(), rows)?;
-            decode.record(list, &self.decode_model(), rows, OwnKeys::New)?;
+            self.record_decode(list, decode, rows, OwnKeys::New)?;
             return Ok(decode.logits(&self.head));
         }
         self.record(list, rows)?;
