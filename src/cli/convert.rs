@@ -5,6 +5,7 @@ mod run;
 use std::path::PathBuf;
 
 use clap::Args;
+use exlay::quant::method::Method;
 use serde::Serialize;
 
 use super::failure::Usage;
@@ -17,6 +18,9 @@ const DEFAULT_HEAD_BITS: u32 = 6;
 const DEFAULT_ROWS: usize = 100;
 const DEFAULT_MEASUREMENT_ROWS: usize = 16;
 const DEFAULT_LENGTH: usize = 2048;
+
+/// Rows that tell a linear's damage to a few percent (measured on SmolLM2-135M-Instruct).
+const DEFAULT_PROBE_ROWS: usize = 6;
 
 /// Quantize a Hugging Face model directory to EXL2.
 ///
@@ -66,6 +70,19 @@ pub(crate) struct ConvertArgs {
     /// Tokens in each row when measuring [also: -ml].
     #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_LENGTH, value_parser = parse_count)]
     pub(crate) measurement_length: usize,
+    /// Of the rows to measure with, those on which the whole model's output is compared to tell how much each linear matters;
+    /// 0 goes by each linear's own error, needs one block on the device at a time and is worse.
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_PROBE_ROWS)]
+    pub(crate) probe_rows: usize,
+    /// Part of the correction of each linear for what quantization has done to its inputs; 0 is off.
+    #[arg(long, value_name = "PART", default_value_t = Method::default().asymmetry)]
+    pub(crate) asymmetry: f32,
+    /// Part of what the residual stream has lost that the linears which add to it restore; 0 is off.
+    #[arg(long, value_name = "PART", default_value_t = Method::default().residual)]
+    pub(crate) residual: f32,
+    /// Damping of the Hessians, as a part of the mean of their diagonal; ExLlamaV2 has 0.12.
+    #[arg(long, value_name = "PART", default_value_t = Method::default().damping)]
+    pub(crate) damping: f64,
     /// Largest output file in MiB; 0 writes one file [also: -ss].
     #[arg(long, value_name = "MIB", default_value_t = 8192, allow_negative_numbers = true)]
     pub(crate) shard_size: i64,

@@ -53,6 +53,7 @@ const FILES: &[(&str, &str)] = embed![
     "common/scan.wgsl",
     "common/wide.wgsl",
     "dequantize.wgsl",
+    "divergence.wgsl",
     "dot.wgsl",
     "embed.wgsl",
     "gather_rows.wgsl",

@@ -44,22 +44,44 @@ impl Pass<'_> {
         cache: &PagedCache,
         tap: Tap<'_>,
     ) -> Result<()> {
+        self.until(list, block, cache, block.groups().len(), tap)
+    }
+
+    /// Records a block as far as the input of group `end`, which `tap` sees as those before it; all of it where there is
+    /// no such group.
+    ///
+    /// # Errors
+    /// As [`Pass::block`].
+    pub fn until(
+        &self,
+        list: &mut CommandList,
+        block: &Block,
+        cache: &PagedCache,
+        end: usize,
+        tap: Tap<'_>,
+    ) -> Result<()> {
         let hidden = self.scratch.hidden();
         let normed = self.scratch.tensor(Role::Normed);
         rms_norm(list, hidden, block.norm(), normed, self.rows, self.config.rms_norm_eps)?;
-        self.group(list, block, 0, tap)?;
-        match block.spec().kind {
-            BlockKind::Attention => self.attend(list, cache)?,
-            BlockKind::Mlp => self.activate(list)?,
+        for (index, group) in block.spec().groups.iter().enumerate().take(end + 1) {
+            if index > 0 {
+                match block.spec().kind {
+                    BlockKind::Attention => self.attend(list, cache)?,
+                    BlockKind::Mlp => self.activate(list)?,
+                }
+            }
+            let input = self.scratch.tensor(group.input);
+            tap(list, index, input)?;
+            if index < end {
+                self.group(list, block, index, input)?;
+            }
         }
-        self.group(list, block, 1, tap)
+        Ok(())
     }
 
     /// Outputs of group `index` of a block; a residual output is added to the hidden state.
-    fn group(&self, list: &mut CommandList, block: &Block, index: usize, tap: Tap<'_>) -> Result<()> {
+    fn group(&self, list: &mut CommandList, block: &Block, index: usize, input: &Tensor) -> Result<()> {
         let spec = &block.spec().groups[index];
-        let input = self.scratch.tensor(spec.input);
-        tap(list, index, input)?;
         let outputs: Vec<_> = spec.linears.iter().map(|linear| self.scratch.tensor(linear.output)).collect();
         let residual = spec.linears.iter().any(|linear| linear.output == Role::Residual);
         let store = if residual { Store::Add } else { Store::Set };

@@ -90,7 +90,12 @@ impl Streamed {
     /// Something that runs windows through a block; `tap` sees each group's input and the rows of it that are in use,
     /// once for each number of rows that occurs, and what it records is run with every window.
     pub fn runner<'a>(&'a self, block: &'a Block, tap: RunnerTap<'a>) -> Runner<'a> {
-        Runner { model: self, block, tap, slot: 0, lists: HashMap::new() }
+        Runner { tap: Some(tap), ..self.untapped(block) }
+    }
+
+    /// The same without anything that sees the inputs.
+    pub fn untapped<'a>(&'a self, block: &'a Block) -> Runner<'a> {
+        Runner { model: self, block, tap: None, slot: 0, end: block.groups().len(), lists: HashMap::new() }
     }
 
     /// Makes room for windows in this many slots, where runners may be in the midst of one each; there is one at first.
@@ -147,8 +152,9 @@ pub type RunnerTap<'a> = &'a mut dyn FnMut(&mut CommandList, usize, &Tensor, usi
 pub struct Runner<'a> {
     model: &'a Streamed,
     block: &'a Block,
-    tap: RunnerTap<'a>,
+    tap: Option<RunnerTap<'a>>,
     slot: u32,
+    end: usize,
     lists: HashMap<usize, CommandList>,
 }
 
@@ -157,6 +163,12 @@ impl Runner<'_> {
     #[must_use]
     pub fn in_slot(self, slot: u32) -> Self {
         Self { slot, ..self }
+    }
+
+    /// The same as far as the input of group `end`; what is left in the hidden states is then what was there.
+    #[must_use]
+    pub fn until(self, end: usize) -> Self {
+        Self { end, ..self }
     }
 
     /// Runs one window (positions 0 ..) through the block, replacing `hidden` [tokens, hidden].
@@ -174,27 +186,35 @@ impl Runner<'_> {
     /// # Errors
     /// As [`Runner::run`].
     pub fn pass(&mut self, first: usize, hidden: &mut [f32]) -> Result<()> {
-        let Streamed { config, cache, scratch, batch, .. } = self.model;
-        let rows = hidden.len() / config.hidden_size;
+        let stream = self.model.scratch.hidden();
+        stream.write(hidden)?;
+        self.forward(first, hidden.len() / self.model.config.hidden_size)?;
+        stream.read_into(hidden)
+    }
+
+    /// The same on the first `rows` hidden states of the scratch, where the results are left; does not wait.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn forward(&mut self, first: usize, rows: usize) -> Result<()> {
+        let Streamed { config, cache, batch, .. } = self.model;
         let row = |at: usize| Row { token: 0, slot: self.slot, position: (first + at) as u32 };
         let state: Vec<Row> = (0..rows).map(row).collect();
         let CacheSize { slots, context } = cache.size();
         batch.set(&state, rows.next_power_of_two(), config.vocab_size, slots, context)?;
-        scratch.hidden().write(hidden)?;
         if !self.lists.contains_key(&rows) {
             let list = self.prepare(rows)?;
             self.lists.insert(rows, list);
         }
-        self.lists[&rows].run()?;
-        scratch.hidden().read_into(hidden)
+        self.lists[&rows].run()
     }
 
     fn prepare(&mut self, rows: usize) -> Result<CommandList> {
         let Streamed { config, device, cache, scratch, rope, batch, .. } = self.model;
         let mut list = CommandList::new(device, self.block.spec().name.clone());
         let pass = Pass { config, scratch, rope, state: batch.state(), rows: rows.next_power_of_two() };
-        pass.block(&mut list, self.block, cache.layer(0), &mut |list, group, input| {
-            (self.tap)(list, group, input, rows)
+        pass.until(&mut list, self.block, cache.layer(0), self.end, &mut |list, group, input| {
+            self.tap.as_mut().map_or(Ok(()), |tap| tap(list, group, input, rows))
         })?;
         Ok(list)
     }

@@ -46,6 +46,11 @@ impl TallMatrix {
         Ok(matrix)
     }
 
+    /// The device that holds it.
+    pub fn device(&self) -> &Device {
+        self.slabs[0].device()
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows

@@ -5,66 +5,88 @@
 
 use std::ops::Range;
 
-use super::hessian::HessianAccumulator;
 use super::source::Source;
 use super::stream::Stream;
+use super::sums::{ProductSum, Tokens};
+use super::weights::column_slabs;
 use crate::Result;
-use crate::gpu::{Buffer, CommandList};
+use crate::gpu::CommandList;
 use crate::model::{Block, GroupSpec, LAST_NORM, LinearSpec, Role, RunnerTap};
 use crate::ops::Tensor;
 use crate::ops::rms_norm::rms_norm;
 
-/// Sums over the inputs of linears that share them.
+/// Sums over the inputs X of linears that share them, as the quantized model makes them.
 pub struct GroupSums {
-    /// Xᵀ·diag(w)·X of the inputs as the quantized model makes them.
-    pub hessian: HessianAccumulator,
-    /// The symmetric part of Rᵀ·diag(w)·X, R being the inputs as the unquantized model makes them; with a reference.
-    pub cross: Option<HessianAccumulator>,
+    /// Σ Xᵀ·diag(w)·X [k, k], what is above its diagonal.
+    pub hessian: ProductSum,
+    /// The same with the unquantized model's states, where a stream carries them.
+    pub paired: Option<PairedSums>,
+}
+
+/// Sums with the states of the unquantized model: R, its inputs of the same linears, and S, its residual stream less
+/// that of the quantized model.
+pub struct PairedSums {
+    /// Σ Rᵀ·diag(w)·X [k, k].
+    pub cross: ProductSum,
+    /// Σ Xᵀ·diag(w)·S [k, hidden] in slabs of columns, where the linear's output is added to the residual stream.
+    pub residual: Vec<ProductSum>,
     /// R of one pass.
-    reference: Option<Tensor>,
+    input: Tensor,
+    /// The residual stream of one pass of the unquantized model.
+    stream: Tensor,
 }
 
 impl GroupSums {
-    /// Zeros, named after the first linear.
+    /// Zeros for the linears of a group, named after the first.
     fn new(source: &Source<'_>, linear: &LinearSpec, paired: bool) -> Result<Self> {
-        let LinearSpec { name, k, .. } = linear;
-        let device = source.device();
-        let sum = || HessianAccumulator::new(device, name, *k);
-        let room = || Tensor::zeros(device, "reference input", source.scratch().rows(), *k);
-        Ok(Self {
-            hessian: sum()?,
-            cross: paired.then(sum).transpose()?,
-            reference: paired.then(room).transpose()?,
-        })
-    }
-
-    /// Records the keeping of the reference's input.
-    fn keep(&self, list: &mut CommandList, input: &Tensor, rows: usize) -> Result<()> {
-        match &self.reference {
-            Some(kept) => list.copy(input.buffer(), 0, kept.buffer(), 0, (4 * rows * input.cols()) as u64),
-            None => Ok(()),
-        }
+        let hessian = ProductSum::symmetric(source.device(), &format!("{}.hessian", linear.name), linear.k)?;
+        Ok(Self { hessian, paired: paired.then(|| PairedSums::new(source, linear)).transpose()? })
     }
 
     /// Records the terms of a pass.
-    fn add(
-        &self,
-        list: &mut CommandList,
-        input: &Tensor,
-        rows: usize,
-        weights: Option<&Buffer>,
-    ) -> Result<()> {
-        self.hessian.add(list, input, input, rows, weights)?;
-        match (&self.cross, &self.reference) {
-            (Some(cross), Some(reference)) => cross.add(list, reference, input, rows, weights),
-            _ => Ok(()),
+    fn add(&self, list: &mut CommandList, source: &Source<'_>, x: &Tensor, tokens: Tokens<'_>) -> Result<()> {
+        self.hessian.add(list, x, x, tokens, 1.0)?;
+        let Some(paired) = &self.paired else { return Ok(()) };
+        paired.cross.add(list, &paired.input, x, tokens, 1.0)?;
+        let mut first = 0;
+        for slab in &paired.residual {
+            slab.add_columns(list, x, &paired.stream, first, tokens, 1.0)?;
+            slab.add_columns(list, x, source.scratch().hidden(), first, tokens, -1.0)?;
+            first += slab.matrix().cols();
         }
+        Ok(())
+    }
+}
+
+impl PairedSums {
+    fn new(source: &Source<'_>, linear: &LinearSpec) -> Result<Self> {
+        let LinearSpec { name, k, n, output, .. } = linear;
+        let (device, rows) = (source.device(), source.scratch().rows());
+        let slabs = match output {
+            Role::Residual => column_slabs(device, name, *k, *n)?,
+            _ => Vec::new(),
+        };
+        let slab = |width: &usize| ProductSum::zeros(device, &format!("{name}.residual"), (*k, *width));
+        Ok(Self {
+            cross: ProductSum::zeros(device, &format!("{name}.cross"), (*k, *k))?,
+            residual: slabs.iter().map(slab).collect::<Result<_>>()?,
+            input: Tensor::zeros(device, "reference input", rows, *k)?,
+            stream: Tensor::zeros(device, "reference stream", rows, source.config().hidden_size)?,
+        })
+    }
+
+    /// Records the keeping of the reference's input and residual stream.
+    fn keep(&self, list: &mut CommandList, source: &Source<'_>, input: &Tensor, rows: usize) -> Result<()> {
+        for (from, to) in [(input, &self.input), (source.scratch().hidden(), &self.stream)] {
+            list.copy(from.buffer(), 0, to.buffer(), 0, (4 * rows * from.cols()) as u64)?;
+        }
+        Ok(())
     }
 }
 
 impl Stream {
-    /// Runs all rows through a block and sums the inputs of some groups; `sink` gets what the block makes of each row, by
-    /// its number. `original` is the unquantized block, for the reference; without one it is not looked at.
+    /// Runs all rows through a block as far as the last of some groups and sums their inputs. `original` is the
+    /// unquantized block, for the reference; without one it is not looked at.
     ///
     /// # Errors
     /// As [`Stream::advance`].
@@ -73,27 +95,35 @@ impl Stream {
         source: &Source<'_>,
         (block, original): (&Block, &Block),
         groups: Range<usize>,
-        sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<Vec<GroupSums>> {
-        let paired = self.reference().is_some();
+        let paired = self.reference.is_some();
         let sums = |group: &GroupSpec| GroupSums::new(source, &group.linears[0], paired);
         let sums: Vec<GroupSums> =
             block.spec().groups[groups.clone()].iter().map(sums).collect::<Result<_>>()?;
         let weights = self.weights_buffer(source)?;
         let of = |group: usize| groups.contains(&group).then(|| &sums[group - groups.start]);
         let keep: RunnerTap<'_> =
-            &mut |list, group, input, rows| of(group).map_or(Ok(()), |sums| sums.keep(list, input, rows));
-        let mut add = |list: &mut CommandList, group: usize, input: &Tensor, rows: usize| {
-            of(group).map_or(Ok(()), |sums| sums.add(list, input, rows, weights.as_ref()))
+            &mut |list, group, input, rows| match of(group).and_then(|sums| sums.paired.as_ref()) {
+                Some(paired) => paired.keep(list, source, input, rows),
+                None => Ok(()),
+            };
+        let add: RunnerTap<'_> = &mut |list, group, input, rows| {
+            let tokens = Tokens { rows, weights: weights.as_ref() };
+            of(group).map_or(Ok(()), |sums| sums.add(list, source, input, tokens))
         };
-        let mut reference = source.runner(original, keep).in_slot(1);
-        let mut before = |row: usize, tokens: Range<usize>| {
-            if let Some(mut values) = self.reference_tokens(row, tokens.clone()) {
-                reference.pass(tokens.start, &mut values)?;
+        let last = groups.end - 1;
+        let mut reference = source.runner(original, keep).in_slot(1).until(last);
+        let mut runner = source.runner(block, add).until(last);
+        let hidden = source.scratch().hidden();
+        for (pass, (row, span)) in self.rows.passes().enumerate() {
+            if let Some(rows) = &self.reference {
+                rows.load(pass, hidden)?;
+                reference.forward(span.start, span.len())?;
             }
-            self.write_weights(weights.as_ref(), row, tokens)
-        };
-        self.each(source, block, &mut add, &mut before, sink)?;
+            self.write_weights(weights.as_ref(), row, span.clone())?;
+            self.rows.load(pass, hidden)?;
+            runner.forward(span.start, span.len())?;
+        }
         Ok(sums)
     }
 
@@ -102,41 +132,28 @@ impl Stream {
     /// # Errors
     /// As the files and the device report.
     pub fn accumulate_head(&self, source: &Source<'_>, head: &LinearSpec) -> Result<GroupSums> {
-        let sums = GroupSums::new(source, head, self.reference().is_some())?;
+        let sums = GroupSums::new(source, head, self.reference.is_some())?;
         let weights = self.weights_buffer(source)?;
         let norm = source.upload(LAST_NORM, &source.last_norm()?)?;
         let (hidden, normed) = (source.scratch().hidden(), source.scratch().tensor(Role::Normed));
         let eps = source.config().rms_norm_eps;
-        let pass = |values: &[f32], then: &dyn Fn(&mut CommandList, usize) -> Result<()>| {
-            let rows = values.len() / head.k;
-            hidden.write(values)?;
+        let run = |rows: usize, then: &dyn Fn(&mut CommandList) -> Result<()>| {
             let mut list = CommandList::new(source.device(), "head calibration");
             rms_norm(&mut list, hidden, &norm, normed, rows, eps)?;
-            then(&mut list, rows)?;
+            then(&mut list)?;
             list.run()
         };
-        for (index, row) in self.rows().iter().enumerate() {
-            for (tokens, chunk) in self.passes(source, row) {
-                if let Some(values) = self.reference_tokens(index, tokens.clone()) {
-                    pass(&values, &|list, rows| sums.keep(list, normed, rows))?;
-                }
-                self.write_weights(weights.as_ref(), index, tokens)?;
-                pass(chunk, &|list, rows| sums.add(list, normed, rows, weights.as_ref()))?;
+        for (pass, (row, span)) in self.rows.passes().enumerate() {
+            let rows = span.len();
+            if let (Some(reference), Some(paired)) = (&self.reference, &sums.paired) {
+                reference.load(pass, hidden)?;
+                run(rows, &|list| paired.keep(list, source, normed, rows))?;
             }
+            self.write_weights(weights.as_ref(), row, span)?;
+            self.rows.load(pass, hidden)?;
+            let tokens = Tokens { rows, weights: weights.as_ref() };
+            run(rows, &|list| sums.add(list, source, normed, tokens))?;
         }
         Ok(sums)
-    }
-
-    /// Room for the weights of one pass, where tokens have weights.
-    fn weights_buffer(&self, source: &Source<'_>) -> Result<Option<Buffer>> {
-        let bytes = 4 * source.scratch().rows() as u64;
-        self.weights().map(|_| source.device().alloc("token weights", bytes)).transpose()
-    }
-
-    fn write_weights(&self, buffer: Option<&Buffer>, row: usize, tokens: Range<usize>) -> Result<()> {
-        match (buffer, self.weights()) {
-            (Some(buffer), Some(weights)) => buffer.device().write(buffer, 0, &weights[row][tokens]),
-            _ => Ok(()),
-        }
     }
 }

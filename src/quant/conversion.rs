@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use super::allocate::{Candidate, Target, allocate};
 use super::fingerprint::{ModelIdentity, file_digest};
 use super::job::{Inputs, Job};
-use super::options::BlockOptions;
+use super::method::Method;
+use super::options::linear_recipes;
 use super::output::{directory_digest, make_free, resolved};
-use super::recipe::BlockKind;
 use crate::formats::config::LlamaConfig;
 use crate::gpu::Device;
-use crate::model::{blocks, head_spec};
+use crate::model::{BlockSpec, blocks, head_spec};
 use crate::packing::BLOCK_ROWS;
 use crate::{Error, Result};
 
@@ -46,6 +46,10 @@ pub struct Conversion {
     pub measurement_rows: (usize, usize),
     /// Largest file of the output.
     pub shard_bytes: u64,
+    /// Of the rows to measure with, those on which the model's output is compared; 0 measures each linear by itself.
+    pub probe_rows: usize,
+    /// How linears are fitted and rounded.
+    pub method: Method,
     /// Go on with an earlier job.
     pub resume: bool,
 }
@@ -75,6 +79,10 @@ impl Conversion {
             .with("--length", self.rows.1)
             .with("--measurement-rows", self.measurement_rows.0)
             .with("--measurement-length", self.measurement_rows.1)
+            .with("--probe-rows", self.probe_rows)
+            .with("--asymmetry", self.method.asymmetry)
+            .with("--residual", self.method.residual)
+            .with("--damping", self.method.damping)
             .with("--adapter", device.name())
             .with("--tier", device.tier())
             .with("only measuring", self.output_measurement.is_some()))
@@ -93,6 +101,7 @@ impl Conversion {
                 return Err(Error::tensor(&self.model, format!("{}.weight", linear.name), message));
             }
         }
+        self.method.check()?;
         if let Some(path) = &self.output_measurement {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
@@ -123,15 +132,14 @@ impl Conversion {
     fn check_bits(&self, config: &LlamaConfig) -> Result<()> {
         let mut weights = 0;
         let mut slots = Vec::new();
-        for block in blocks(config) {
-            let shapes: Vec<_> = block.linears().map(|linear| (linear.k, linear.n)).collect();
-            weights += shapes.iter().map(|(k, n)| (k * n) as u64).sum::<u64>();
-            let options = BlockOptions::of(BlockKind::from(block.kind));
-            let candidate = |index| -> Result<Candidate> {
-                let bits = options.total_bits(index, &shapes)?;
-                Ok(Candidate { bits, error: 1.0 / bits.max(1) as f64 })
-            };
-            slots.push((0..options.combinations.len()).map(candidate).collect::<Result<Vec<_>>>()?);
+        let recipes = linear_recipes();
+        for linear in blocks(config).iter().flat_map(BlockSpec::linears) {
+            weights += (linear.k * linear.n) as u64;
+            let sizes = recipes.iter().map(|recipe| recipe.total_bits(linear.k, linear.n));
+            let sizes = sizes.collect::<Result<Vec<_>>>()?;
+            let ends = [sizes.iter().min(), sizes.iter().max()].into_iter().flatten();
+            // What lies between matters to the choice, not to the range.
+            slots.push(ends.map(|&bits| Candidate { bits, error: 1.0 / bits.max(1) as f64 }).collect());
         }
         allocate(&slots, Target { bits_per_weight: self.bits, weights }).map(|_| ())
     }

@@ -12,9 +12,10 @@ pub use super::conversion::Conversion;
 use super::conversion::{OUTPUT_DIGEST, output_record};
 use super::fingerprint::{ModelIdentity, file_digest};
 use super::job::{Job, Opening, Stage, block_name};
-use super::measure::measure_block;
-use super::measurement::{BlockMeasurement, CalibrationIdentity, Measurement};
+use super::measure::{Measuring, measure_block};
+use super::measurement::{BlockMeasurement, CalibrationIdentity, Measurement, OptionMeasurement};
 use super::output::{Claim, directory_digest};
+use super::probe::Probe;
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
 use super::recount::{Recount, recount};
 use super::report::Reporter;
@@ -70,7 +71,10 @@ pub fn convert_transformed(
     let tokenizer = Tokenizer::load(&conversion.model)?;
     let context = conversion.longest_row(config.max_position_embeddings)?;
     let passes = (pass_rows(device, &config), context);
-    let source = Source::open(device, &conversion.model, passes, transform)?;
+    let mut source = Source::open(device, &conversion.model, passes, transform)?;
+    if conversion.method.paired() {
+        source.make_room_for_reference()?;
+    }
     let text = Calibration::read(conversion, &tokenizer, config.vocab_size)?;
     let measured =
         conversion.measurement.as_deref().map(|path| measured(path, &identity, &config)).transpose()?;
@@ -83,7 +87,7 @@ pub fn convert_transformed(
         Opening::Resumed => reporter.note(&format!("Resuming the job in {}", conversion.work.display())),
         Opening::Restarted(why) => reporter.note(&format!("Starting the job anew: {why}")),
     }
-    let mut run = Run { conversion, job, identity, digest, source, text, saved: Instant::now() };
+    let mut run = Run { conversion, job, identity, digest, source: &source, text, saved: Instant::now() };
     if let (Some(output), true) = (&conversion.output, made) {
         reporter.note("The job is finished already");
         run.job.advance(Stage::Finished, 0)?;
@@ -143,7 +147,7 @@ struct Run<'a> {
     job: Job,
     identity: ModelIdentity,
     digest: String,
-    source: Source<'a>,
+    source: &'a Source<'a>,
     text: Calibration,
     saved: Instant,
 }
@@ -154,7 +158,8 @@ impl Run<'_> {
         let specs = self.source.blocks().to_vec();
         let (rows, length) = self.conversion.measurement_rows;
         let dataset = self.conversion.dataset();
-        let calibration = CalibrationIdentity { dataset, sha256: self.digest.clone(), rows, length };
+        let probed = self.conversion.probe_rows.min(rows);
+        let calibration = CalibrationIdentity { dataset, sha256: self.digest.clone(), rows, length, probed };
         let mut measurement = Measurement::new(self.identity.clone(), calibration);
         if self.job.stage() == Stage::Calibrate {
             self.job.advance(Stage::Measure, 0)?;
@@ -168,14 +173,27 @@ impl Run<'_> {
             }
         }
         if finished.len() < specs.len() {
-            let mut stream = Stream::embed(&self.source, &self.text.measuring)?;
+            let mut stream = Stream::embed(self.source, &self.text.measuring)?;
             reporter.progress("Measuring", finished.len(), specs.len());
+            let resident = match probed {
+                0 => Vec::new(),
+                _ => (0..specs.len()).map(|index| self.source.block(index)).collect::<Result<_>>()?,
+            };
+            let probe = match probed {
+                0 => None,
+                rows => Some(Probe::new(self.source, &resident, &stream, rows)?),
+            };
             self.catch_up(&mut stream, "measure-rows.state", finished.len(), &mut |_, _, _| Ok(()))?;
+            let method = self.conversion.method;
+            let measuring = Measuring { source: self.source, probe: probe.as_ref(), method };
             for (index, spec) in specs.iter().enumerate().skip(finished.len()) {
                 let started = Instant::now();
-                let mut block = self.source.block(index)?;
-                let (result, after) = measure_block(&self.source, &mut block, &stream, reporter)?;
-                stream = after;
+                let block = match resident.get(index) {
+                    Some(block) => block.clone(),
+                    None => self.source.block(index)?,
+                };
+                let result = measure_block(&measuring, (index, &block), &stream, reporter)?;
+                stream.advance(self.source, &block, &block)?;
                 result.save(self.job.claim(&block_name("measure", index))?)?;
                 finished.push(result);
                 self.job.advance(Stage::Measure, index + 1)?;
@@ -202,7 +220,7 @@ impl Run<'_> {
             None => "nothing better is left".to_owned(),
         };
         reporter.note(&format!(
-            "-- Allocated {:.4} bpw of {}; {} bits unused, {upgrade}; sum of squared errors {:.6}, at most {:.2e} above the \
+            "-- Allocated {:.4} bpw of {}; {} bits unused, {upgrade}; sum of damages {:.6}, at most {:.2e} above the \
              least possible",
             allocation.bits_per_weight(),
             self.conversion.bits,
@@ -210,11 +228,10 @@ impl Run<'_> {
             allocation.objective,
             allocation.gap()
         ));
-        for (block, &choice) in measurement.blocks().iter().zip(&allocation.choice) {
-            let error = block.combinations[choice].rfn_error;
-            let weights: usize = block.linears.iter().map(|linear| linear.shape.0 * linear.shape.1).sum();
-            let bpw = block.combinations[choice].bits as f64 / weights as f64;
-            reporter.note(&format!("-- {:<40} {bpw:.4} bpw  expected rfn_error: {error:.6}", block.name));
+        for (linear, &choice) in measurement.linears().zip(&allocation.choice) {
+            let OptionMeasurement { recipe, bits, damage, .. } = &linear.options[choice];
+            let bpw = *bits as f64 / (linear.shape.0 * linear.shape.1) as f64;
+            reporter.note(&format!("-- {:<40} {bpw:.4} bpw  {recipe:<36} damage: {damage:.3e}", linear.name));
         }
         if self.job.stage() < Stage::Quantize {
             self.job.advance(Stage::Quantize, 0)?;
@@ -241,7 +258,11 @@ impl Run<'_> {
         if done > specs.len() {
             return Ok(());
         }
-        let mut stream = Stream::embed(&self.source, &self.text.quantizing)?;
+        let method = self.conversion.method;
+        let mut stream = Stream::embed(self.source, &self.text.quantizing)?;
+        if method.paired() {
+            stream = stream.with_reference()?;
+        }
         reporter.progress("Quantizing", done, specs.len() + 1);
         let stored: Vec<PathBuf> =
             (0..done).map(|index| self.job.path(&block_name("block", index))).collect();
@@ -251,11 +272,17 @@ impl Run<'_> {
             })?;
             install(source, block, &packed)
         })?;
-        for (index, spec) in specs.iter().enumerate().skip(done) {
+        let mut choice = allocation.choice.as_slice();
+        for (index, (spec, measured)) in specs.iter().zip(measurement.blocks()).enumerate() {
+            let (these, rest) = choice.split_at(measured.linears.len());
+            choice = rest;
+            if index < done {
+                continue;
+            }
             let started = Instant::now();
             let mut block = self.source.block(index)?;
-            let recipes = chosen_recipes(&measurement.blocks()[index], allocation.choice[index]);
-            let packed = quantize_block(&self.source, &mut block, &mut stream, &recipes, reporter)?;
+            let recipes = chosen_recipes(measured, these);
+            let packed = quantize_block(self.source, &mut block, &mut stream, &recipes, method, reporter)?;
             self.store(index, &packed)?;
             self.snapshot(&stream, "quantize-rows.state", index + 1)?;
             reporter.note(&format!(
@@ -265,7 +292,7 @@ impl Run<'_> {
             ));
             reporter.progress("Quantizing", index + 1, specs.len() + 1);
         }
-        let packed = quantize_head(&self.source, &stream, self.conversion.head_bits, reporter)?;
+        let packed = quantize_head(self.source, &stream, self.conversion.head_bits, method, reporter)?;
         self.store(specs.len(), &packed)?;
         reporter.progress("Quantizing", specs.len() + 1, specs.len() + 1);
         self.job.advance(Stage::Compile, 0)
@@ -284,7 +311,7 @@ impl Run<'_> {
             true => Sealed::of(claim)?,
             false => {
                 let stored = |index| self.expect_stored(index);
-                compile(self.conversion, &self.source, claim, &stored, reporter)?
+                compile(self.conversion, self.source, claim, &stored, reporter)?
             }
         };
         let recount = sealed.recount();
@@ -304,17 +331,11 @@ impl Run<'_> {
     /// Brings the rows from the last snapshot (or the embedding) to before block `to`; `change` puts what earlier runs
     /// made of a block into it.
     fn catch_up(&mut self, stream: &mut Stream, snapshot: &str, to: usize, change: Change<'_>) -> Result<()> {
-        let fresh = stream.clone();
-        let mut from = stream.restore(&self.job, snapshot)?;
-        if from > to {
-            *stream = fresh;
-            from = 0;
-        }
-        for index in from..to {
+        for index in stream.restore(&self.job, snapshot, to)?..to {
             let mut block = self.source.block(index)?;
-            let original = stream.reference().map(|_| block.clone());
-            change(&self.source, index, &mut block)?;
-            stream.advance(&self.source, &block, original.as_ref().unwrap_or(&block))?;
+            let original = block.clone();
+            change(self.source, index, &mut block)?;
+            stream.advance(self.source, &block, &original)?;
             self.snapshot(stream, snapshot, index + 1)?;
         }
         Ok(())

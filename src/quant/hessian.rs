@@ -1,4 +1,4 @@
-//! Hessians: accumulated on the device from the inputs of a linear, factored on the host.
+//! Hessians: summed on the device from the inputs of a linear ([`super::sums`]), factored on the host.
 //!
 //! H is the mean over calibration rows of Xᵀ·diag(w)·X. Rows of the linear are ordered by H's falling diagonal, H is
 //! damped, and U with (H + damping·I)⁻¹ = Uᵀ·U goes back to the device, where `gptq` needs it (ExLlamaV2 0.3.2).
@@ -11,89 +11,17 @@ use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{MatMut, MatRef, Par};
 use rayon::prelude::*;
 
+use super::sums::ProductSum;
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::matmul_tn::{Product, Window, matmul_tn};
-use crate::ops::{Permutation, TallMatrix, Tensor};
+use crate::ops::{Permutation, TallMatrix};
 use crate::{Error, Result};
-
-/// Damping as a part of the diagonal's mean, unless told otherwise.
-pub const DAMPING: f64 = 0.12;
 
 /// The least damping.
 const DAMPING_FLOOR: f64 = 1e-5;
 
 /// How often a Hessian that has no factor gets the damping added once more.
 const ATTEMPTS: u32 = 10;
-
-/// Sums Xᵀ·diag(w)·X on the device, of which only the part above the diagonal is kept.
-pub struct HessianAccumulator {
-    name: String,
-    device: Device,
-    sum: TallMatrix,
-}
-
-impl HessianAccumulator {
-    /// Zeros [k, k]; `name` is the linear's, for messages.
-    ///
-    /// # Errors
-    /// As [`TallMatrix::zeros`].
-    pub fn new(device: &Device, name: &str, k: usize) -> Result<Self> {
-        let sum = TallMatrix::zeros(device, &format!("{name}.hessian"), k, k)?;
-        Ok(Self { name: name.to_owned(), device: device.clone(), sum })
-    }
-
-    /// Adds a term to the list: the symmetric part of leftᵀ·diag(w)·right over the first `rows` rows. `left` and `right`
-    /// are [rows, k] and usually one tensor; `weights` is f32 `[rows]`, or 1 for every token.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].
-    pub fn add(
-        &self,
-        list: &mut CommandList,
-        left: &Tensor,
-        right: &Tensor,
-        rows: usize,
-        weights: Option<&Buffer>,
-    ) -> Result<()> {
-        let k = self.sum.cols();
-        left.expect("hessian", rows, k)?;
-        right.expect("hessian", rows, k)?;
-        let same = left.buffer().is(right.buffer());
-        let both = [(left, right), (right, left)];
-        let (pairs, alpha) = if same { (&both[..1], 1.0) } else { (&both[..], 0.5) };
-        for &(a, b) in pairs {
-            for (first, slab) in self.sum.slabs() {
-                let product = Product {
-                    a: Window { matrix: a, row: 0, col: first },
-                    b: Window::whole(b),
-                    c: Window::whole(slab),
-                    rows,
-                    m: slab.rows(),
-                    n: k,
-                    alpha,
-                    beta: 1.0,
-                    weights,
-                    upper: true,
-                };
-                matmul_tn(list, &product)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Divides by the number of calibration rows and factors; see [`PreparedHessian::new`].
-    ///
-    /// # Errors
-    /// As [`PreparedHessian::new`] and [`Device::read`].
-    pub fn finish(self, calibration_rows: usize, damping: f64) -> Result<PreparedHessian> {
-        let k = self.sum.cols();
-        let mut values = self.sum.read()?;
-        let divisor = calibration_rows.max(1) as f64;
-        values.par_iter_mut().for_each(|value| *value = (f64::from(*value) / divisor) as f32);
-        mirror(&mut values, k);
-        PreparedHessian::build(&self.device, &self.name, values, damping, Some(self.sum))
-    }
-}
 
 /// Copies what is above the diagonal below it.
 fn mirror(values: &mut [f32], k: usize) {
@@ -122,10 +50,25 @@ pub struct PreparedHessian {
     hessian: TallMatrix,
     factor: TallMatrix,
     damping: Damping,
+    inverse: OnceLock<TallMatrix>,
     pub(super) permutation: OnceLock<Arc<Permutation>>,
 }
 
 impl PreparedHessian {
+    /// Divides a sum over `rows` calibration rows by their number and factors it; `name` is a linear's, for messages.
+    ///
+    /// # Errors
+    /// As [`PreparedHessian::new`] and [`Device::read`].
+    pub fn of_sum(name: &str, sum: ProductSum, rows: usize, damping: f64) -> Result<Self> {
+        let sum = sum.into_matrix();
+        let mut values = sum.read()?;
+        let divisor = rows.max(1) as f64;
+        values.par_iter_mut().for_each(|value| *value = (f64::from(*value) / divisor) as f32);
+        mirror(&mut values, sum.cols());
+        let device = sum.device().clone();
+        Self::build(&device, name, values, damping, Some(sum))
+    }
+
     /// Factors a symmetric Hessian `values` [k, k]. The damping is `damping` times the diagonal's mean, at least 1e-5; it
     /// is added again, up to ten times in all, while the matrix has no factor.
     ///
@@ -171,6 +114,7 @@ impl PreparedHessian {
             hessian,
             factor: TallMatrix::upload(device, &format!("{name}.factor"), &factor, k)?,
             damping,
+            inverse: OnceLock::new(),
             permutation: OnceLock::new(),
         })
     }
@@ -203,6 +147,38 @@ impl PreparedHessian {
     /// U [k, k], upper triangular, features in packed order.
     pub fn factor(&self) -> &TallMatrix {
         &self.factor
+    }
+
+    /// (H + damping·I)⁻¹ = Uᵀ·U [k, k], features in packed order; made when it is first wanted.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn inverse(&self) -> Result<&TallMatrix> {
+        if let Some(inverse) = self.inverse.get() {
+            return Ok(inverse);
+        }
+        let (device, k) = (self.factor.device().clone(), self.k());
+        let inverse = TallMatrix::zeros(&device, &format!("{}.inverse", self.name), k, k)?;
+        let mut list = CommandList::new(&device, format!("{}: inverse", self.name));
+        for (first, slab) in inverse.slabs() {
+            for (row, factor) in self.factor.slabs() {
+                let product = Product {
+                    a: Window { matrix: factor, row: 0, col: first },
+                    b: Window::whole(factor),
+                    c: Window::whole(slab),
+                    rows: factor.rows(),
+                    m: slab.rows(),
+                    n: k,
+                    alpha: 1.0,
+                    beta: if row == 0 { 0.0 } else { 1.0 },
+                    weights: None,
+                    upper: false,
+                };
+                matmul_tn(&mut list, &product)?;
+            }
+        }
+        list.run()?;
+        Ok(self.inverse.get_or_init(|| inverse))
     }
 
     /// The damping in U.
@@ -283,6 +259,7 @@ fn reverse(inverse: &[f64], k: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::method::DAMPING;
 
     /// (H + damping)⁻¹ = Uᵀ·U, checked as U·(H + damping)·Uᵀ = I.
     #[test]

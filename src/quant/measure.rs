@@ -1,100 +1,94 @@
-//! Stage 2: the error of each option of each block.
+//! Stage 2: what each way to store each linear costs the model.
+//!
+//! A linear is stored in each of its ways on the inputs that the unquantized model makes, which tells its own error. With a
+//! few of them the model is run to its end ([`super::probe`]), which tells what they do to its output; for the others
+//! that follows from their error (quality per bit is what decides: the damage of one linear rises with the square of its error).
 
 use std::sync::Arc;
 
 use super::gptq::quantize;
-use super::hessian::{DAMPING, PreparedHessian};
-use super::measurement::{BlockMeasurement, CombinationMeasurement, LinearMeasurement, OptionMeasurement};
-use super::options::BlockOptions;
-use super::recipe::BlockKind;
+use super::hessian::PreparedHessian;
+use super::measurement::{BlockMeasurement, LinearMeasurement, OptionMeasurement};
+use super::method::Method;
+use super::options::{linear_recipes, probed};
+use super::probe::Probe;
 use super::report::Reporter;
 use super::source::Source;
 use super::stream::Stream;
+use super::sums::ProductSum;
 use super::transform::Site;
 use crate::Result;
 use crate::model::{Block, Linear};
 use crate::packing::Layout;
 
-/// One linear stored in each of its ways.
-struct Candidates {
-    measurement: LinearMeasurement,
-    linears: Vec<Arc<Linear>>,
+/// What a block is measured with.
+pub struct Measuring<'a> {
+    /// The model.
+    pub source: &'a Source<'a>,
+    /// The whole of it, to be probed; without, only the linears' own errors are measured.
+    pub probe: Option<&'a Probe<'a>>,
+    /// How linears are rounded.
+    pub method: Method,
 }
 
-/// Measures a block on the rows before it; returns the result and the rows after the unquantized block.
+/// Measures block `index` on the rows before it, which the unquantized model made.
 ///
 /// # Errors
 /// As the device reports; [`crate::Error::Numerical`] when something is not finite or no damping helps.
 pub fn measure_block(
-    source: &Source<'_>,
-    block: &mut Block,
+    measuring: &Measuring<'_>,
+    (index, block): (usize, &Block),
     stream: &Stream,
     reporter: &mut dyn Reporter,
-) -> Result<(BlockMeasurement, Stream)> {
+) -> Result<BlockMeasurement> {
+    let Measuring { source, probe, method } = *measuring;
     let spec = block.spec().clone();
-    let kind = BlockKind::from(spec.kind);
-    let options = BlockOptions::of(kind);
-    let mut sums = Vec::new();
-    let reference = stream.collect(|sink| {
-        sums = stream.accumulate(source, (block, block), 0..spec.groups.len(), sink)?;
-        Ok(())
-    })?;
-    let mut candidates = Vec::new();
-    for (group, sums) in spec.groups.iter().zip(sums) {
-        let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
-        for linear in &group.linears {
-            let recipes = &options.linears[candidates.len()];
-            let site = Site { block: &spec, input: group.input, linear };
-            candidates.push(candidates_of(source, site, recipes, &hessian, reporter)?);
-        }
-    }
-    let shapes: Vec<_> = spec.linears().map(|linear| (linear.k, linear.n)).collect();
-    // Few rows make several recipes one layout; each is quantized and tried once.
-    let mut tried = Vec::new();
-    let mut combinations: Vec<CombinationMeasurement> = Vec::new();
-    for (index, choice) in options.combinations.iter().enumerate() {
-        let stored = candidates.iter().zip(choice).map(|(candidate, &option)| &candidate.linears[option]);
-        let stored: Vec<Arc<Linear>> = stored.cloned().collect();
-        let same = tried.iter().position(|known: &Vec<Arc<Linear>>| {
-            known.iter().zip(&stored).all(|(known, stored)| Arc::ptr_eq(known, stored))
-        });
-        tried.push(stored.clone());
-        let mut next = stored.into_iter();
-        for (group, linears) in spec.groups.iter().enumerate() {
-            for (position, linear) in next.by_ref().take(linears.linears.len()).enumerate() {
-                block.replace(group, position, linear);
+    let sums = stream.accumulate(source, (block, block), 0..spec.groups.len())?;
+    let mut linears = Vec::new();
+    for (group, (specs, sums)) in spec.groups.iter().zip(sums).enumerate() {
+        let hessian = prepare(&specs.linears[0].name, sums.hessian, stream.rows().rows(), method, reporter)?;
+        for (position, linear) in specs.linears.iter().enumerate() {
+            let site = Site { block: &spec, input: specs.input, linear };
+            let tried = try_all(source, site, &hessian, reporter)?;
+            let mut damages = Vec::new();
+            for (option, stored) in tried.probed {
+                let Some(probe) = probe else { break };
+                let mut changed = block.clone();
+                changed.replace(group, position, stored);
+                let damage = probe.divergence(stream, index, &changed)?;
+                damages.push((tried.options[option].rfn_error, damage));
             }
+            let options = with_damage(tried.options, &damages);
+            for OptionMeasurement { recipe, rfn_error, damage, .. } in &options {
+                let bpw = recipe.bits_per_weight(linear.k, linear.n)?;
+                reporter.note(&format!(
+                    "-- {recipe:<44} {bpw:>6.2} bpw  rfn_error: {rfn_error:.5}  damage: {damage:.3e}"
+                ));
+            }
+            linears.push(LinearMeasurement {
+                name: linear.name.clone(),
+                shape: (linear.k, linear.n),
+                options,
+            });
         }
-        let rfn_error = match same {
-            Some(same) => combinations[same].rfn_error,
-            None => stream.error_through(source, block, &reference)?,
-        };
-        let bits = options.total_bits(index, &shapes)?;
-        let weights: usize = shapes.iter().map(|(k, n)| k * n).sum();
-        reporter.note(&format!(
-            "-- {}: {:.4} bpw  rfn_error: {rfn_error:.6}",
-            spec.name,
-            bits as f64 / weights as f64
-        ));
-        combinations.push(CombinationMeasurement { options: choice.clone(), bits, rfn_error });
     }
-    let linears = candidates.into_iter().map(|candidate| candidate.measurement).collect();
-    Ok((BlockMeasurement { name: spec.name, kind, linears, combinations }, reference))
+    Ok(BlockMeasurement { name: spec.name, linears })
 }
 
 /// Factors a Hessian and says so when it took more damping than usual.
 ///
 /// # Errors
-/// As [`super::hessian::HessianAccumulator::finish`].
+/// As [`PreparedHessian::of_sum`].
 pub(super) fn prepare(
-    hessian: super::hessian::HessianAccumulator,
+    name: &str,
+    sum: ProductSum,
     rows: usize,
+    method: Method,
     reporter: &mut dyn Reporter,
 ) -> Result<PreparedHessian> {
-    let hessian = hessian.finish(rows, DAMPING)?;
+    let hessian = PreparedHessian::of_sum(name, sum, rows, method.damping)?;
     let damping = hessian.damping();
     if damping.attempts > 1 {
-        let name = hessian.name();
         reporter.note(&format!(
             "-- {name}: the Hessian is ill-conditioned; damped {} times, by {:.3e} in all",
             damping.attempts, damping.amount
@@ -103,39 +97,92 @@ pub(super) fn prepare(
     Ok(hessian)
 }
 
-fn candidates_of(
+/// A linear stored in all ways; the damage is not known yet.
+struct Tried {
+    options: Vec<OptionMeasurement>,
+    /// Those to probe with, and the linear that they make.
+    probed: Vec<(usize, Arc<Linear>)>,
+}
+
+fn try_all(
     source: &Source<'_>,
     site: Site<'_>,
-    recipes: &[super::recipe::Recipe],
     hessian: &PreparedHessian,
     reporter: &mut dyn Reporter,
-) -> Result<Candidates> {
+) -> Result<Tried> {
     let spec = site.linear;
     reporter.note(&format!("-- Linear: {}", spec.name));
-    let prepared = source.weights(site)?.prepare(hessian)?;
+    let prepared = source.weights(site)?.prepare(hessian, None)?;
     let bias = source.bias(site)?;
-    let mut options: Vec<OptionMeasurement> = Vec::new();
-    let mut linears: Vec<Arc<Linear>> = Vec::new();
+    let to_probe = probed();
+    let mut tried = Tried { options: Vec::new(), probed: Vec::new() };
     let mut layouts: Vec<Layout> = Vec::new();
-    for recipe in recipes {
+    for (index, recipe) in linear_recipes().into_iter().enumerate() {
+        // Few rows make several recipes one layout, which is stored once.
         let layout = recipe.layout(spec.k)?;
+        if layouts.contains(&layout) {
+            continue;
+        }
         let bits = recipe.total_bits(spec.k, spec.n)?;
-        let (rfn_error, stored) = match layouts.iter().position(|known| *known == layout) {
-            Some(same) => (options[same].rfn_error, Arc::clone(&linears[same])),
-            None => {
-                let result = quantize(&prepared, hessian, &layout, bias.as_deref())?;
-                let known: Vec<_> =
-                    linears.first().and_then(|linear| linear.permutation().cloned()).into_iter().collect();
-                let stored = Arc::new(Linear::packed(source.device(), spec, &result.matrix, &known)?);
-                (result.rfn_error, stored)
-            }
-        };
-        let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
-        reporter.note(&format!("-- {recipe:<44} {bpw:>6.2} bpw  rfn_error: {rfn_error:.5}"));
-        options.push(OptionMeasurement { recipe: recipe.clone(), bits, rfn_error });
-        linears.push(stored);
+        let result = quantize(&prepared, hessian, &layout, bias.as_deref())?;
+        if to_probe.contains(&index) {
+            let stored = Linear::packed(source.device(), spec, &result.matrix, &[])?;
+            tried.probed.push((tried.options.len(), Arc::new(stored)));
+        }
+        let rfn_error = result.rfn_error;
+        tried.options.push(OptionMeasurement { recipe, bits, rfn_error, damage: rfn_error * rfn_error });
         layouts.push(layout);
     }
-    let measurement = LinearMeasurement { name: spec.name.clone(), shape: (spec.k, spec.n), options };
-    Ok(Candidates { measurement, linears })
+    Ok(tried)
+}
+
+/// Options with the damage that follows from (own error, damage) of those that were probed: between two of them on the line
+/// through both in logarithms, beyond them in proportion to the squared error (slopes near 1 were measured).
+fn with_damage(mut options: Vec<OptionMeasurement>, probed: &[(f64, f64)]) -> Vec<OptionMeasurement> {
+    let log = |(error, damage): (f64, f64)| (2.0 * error.max(LEAST).ln(), damage.max(LEAST).ln());
+    let mut points: Vec<(f64, f64)> = probed.iter().map(|&point| log(point)).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (Some(&first), Some(&last)) = (points.first(), points.last()) else { return options };
+    for option in &mut options {
+        let (x, _) = log((option.rfn_error, 0.0));
+        let between =
+            points.windows(2).find(|pair| pair[0].0 < pair[1].0 && (pair[0].0..=pair[1].0).contains(&x));
+        let y = match between {
+            Some(pair) => pair[0].1 + (x - pair[0].0) / (pair[1].0 - pair[0].0) * (pair[1].1 - pair[0].1),
+            None if x < first.0 => first.1 + x - first.0,
+            None => last.1 + x - last.0,
+        };
+        option.damage = y.exp();
+    }
+    options
+}
+
+/// Stands for an error of 0, of which there is no logarithm.
+const LEAST: f64 = 1e-12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(errors: &[f64]) -> Vec<OptionMeasurement> {
+        let option = |&rfn_error: &f64| OptionMeasurement {
+            recipe: "1:4b 128g s4".parse().unwrap(),
+            bits: 1,
+            rfn_error,
+            damage: rfn_error * rfn_error,
+        };
+        errors.iter().map(option).collect()
+    }
+
+    #[test]
+    fn damage_between_and_beyond_the_probes() {
+        let found = with_damage(options(&[0.4, 0.2, 0.1, 0.05]), &[(0.2, 0.8), (0.1, 0.1)]);
+        let expected = [3.2, 0.8, 0.1, 0.025];
+        for (option, expected) in found.iter().zip(expected) {
+            assert!((option.damage / expected - 1.0).abs() < 1e-9, "{} for {expected}", option.damage);
+        }
+        let between = with_damage(options(&[0.02_f64.sqrt()]), &[(0.2, 0.8), (0.1, 0.1)])[0].damage;
+        assert!((between / 0.08_f64.sqrt() - 1.0).abs() < 1e-9, "{between}");
+        assert!((with_damage(options(&[0.3]), &[])[0].damage - 0.09).abs() < 1e-12);
+    }
 }

@@ -6,12 +6,11 @@
 //!
 //! 1. *Calibrate*: text becomes rows of tokens; their hidden states are kept as a [`snapshot`] now and then.
 //! 2. *Measure*: block by block, each linear is stored in each way that [`options`] lists (a
-//!    [`recipe`] per way), and the block's output error is noted for each combination. The result is
+//!    [`recipe`] per way), and what that does to the model's output is noted ([`probe`]). The result is
 //!    a [`measurement`], a file that can be reused for other targets.
-//! 3. *Allocate*: [`allocate`] picks one combination per block so that the sum of squared errors is
-//!    least under the bits asked for.
-//! 4. *Quantize*: block by block, each linear is stored with its recipe, on hidden states that come
-//!    from the blocks already stored. A finished block is a [`block_file`].
+//! 3. *Allocate*: [`allocate`] picks one recipe per linear so that the sum of the damages is least under the bits asked for.
+//! 4. *Quantize*: block by block, each linear is fitted ([`method`]) and stored with its recipe, on hidden states that come
+//!    from the linears already stored. A finished block is a [`block_file`].
 //! 5. *Compile*: the blocks, the head and the float tensors become the files of a model.
 //!
 //! Every file of a job is written aside, synced and renamed ([`crate::formats::atomic`]); the binary ones carry a
@@ -24,6 +23,7 @@ pub mod calibrate;
 pub mod compile;
 mod conversion;
 pub mod convert;
+pub mod correction;
 pub mod fingerprint;
 pub mod gptq;
 pub mod hessian;
@@ -31,15 +31,19 @@ pub mod job;
 mod lock;
 pub mod measure;
 pub mod measurement;
+pub mod method;
 pub mod options;
 pub mod output;
+pub mod probe;
 pub mod quantize;
 pub mod recipe;
 pub mod recount;
 pub mod report;
+pub mod rows;
 pub mod snapshot;
 pub mod source;
 pub mod state_file;
 pub mod stream;
+pub mod sums;
 pub mod transform;
 pub mod weights;

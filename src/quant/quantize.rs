@@ -1,11 +1,15 @@
-//! Stage 4: each block stored with its chosen recipes, on rows that come from the blocks already stored.
+//! Stage 4: each block stored with its chosen recipes, on rows that come from the blocks already stored and, where the
+//! method says so, fitted to what the unquantized model makes of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::accumulate::GroupSums;
+use super::correction::Correction;
 use super::gptq::quantize;
 use super::measure::prepare;
 use super::measurement::BlockMeasurement;
+use super::method::Method;
 use super::options::head_recipe;
 use super::recipe::Recipe;
 use super::report::Reporter;
@@ -30,31 +34,23 @@ pub fn quantize_block(
     block: &mut Block,
     stream: &mut Stream,
     chosen: &[&Recipe],
+    method: Method,
     reporter: &mut dyn Reporter,
 ) -> Result<PackedBlock> {
     let spec = block.spec().clone();
     let mut packed = PackedBlock::new();
     let mut recipes = chosen.iter();
-    let original = stream.reference().map(|_| block.clone());
-    let mut unquantized = None;
+    let original = block.clone();
+    let rows = stream.rows().rows();
     for (index, group) in spec.groups.iter().enumerate() {
-        let mut sums = Vec::new();
-        let blocks = (&*block, original.as_ref().unwrap_or(block));
-        if unquantized.is_none() {
-            // Nothing is replaced yet: this is what the unquantized block makes of the rows.
-            unquantized = Some(stream.collect(|sink| {
-                sums = stream.accumulate(source, blocks, index..index + 1, sink)?;
-                Ok(())
-            })?);
-        } else {
-            sums = stream.accumulate(source, blocks, index..index + 1, &mut |_, _| {})?;
-        }
-        for sums in sums {
-            let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
+        for sums in stream.accumulate(source, (block, &original), index..index + 1)? {
+            let GroupSums { hessian, paired } = sums;
+            let hessian = prepare(&group.linears[0].name, hessian, rows, method, reporter)?;
+            let correction = paired.as_ref().map(|sums| Correction { sums, method, rows });
             let mut known = Vec::new();
             for (position, (linear, recipe)) in group.linears.iter().zip(recipes.by_ref()).enumerate() {
                 let site = Site { block: &spec, input: group.input, linear };
-                let prepared = source.weights(site)?.prepare(&hessian)?;
+                let prepared = source.weights(site)?.prepare(&hessian, correction.as_ref())?;
                 let bias = source.bias(site)?;
                 let result = quantize(&prepared, &hessian, &recipe.layout(linear.k)?, bias.as_deref())?;
                 let bpw = recipe.bits_per_weight(linear.k, linear.n)?;
@@ -67,10 +63,7 @@ pub fn quantize_block(
             }
         }
     }
-    stream.advance(source, block, original.as_ref().unwrap_or(block))?;
-    if let Some(unquantized) = unquantized {
-        reporter.note(&format!("-- {}: module rfn_error: {:.6}", spec.name, stream.error_to(&unquantized)));
-    }
+    stream.advance(source, block, &original)?;
     Ok(packed)
 }
 
@@ -94,10 +87,9 @@ pub fn install(source: &Source<'_>, block: &mut Block, packed: &PackedBlock) -> 
     Ok(())
 }
 
-/// The recipes that an allocation chose for a block.
-pub fn chosen_recipes(block: &BlockMeasurement, combination: usize) -> Vec<&Recipe> {
-    let options = block.combinations[combination].options.iter();
-    options.zip(&block.linears).map(|(&option, linear)| &linear.options[option].recipe).collect()
+/// The recipes that an allocation chose for a block: the numbers of its linears' options.
+pub fn chosen_recipes<'a>(block: &'a BlockMeasurement, choice: &[usize]) -> Vec<&'a Recipe> {
+    choice.iter().zip(&block.linears).map(|(&option, linear)| &linear.options[option].recipe).collect()
 }
 
 /// Quantizes the head on the rows after the last block.
@@ -108,13 +100,16 @@ pub fn quantize_head(
     source: &Source<'_>,
     stream: &Stream,
     bits: u32,
+    method: Method,
     reporter: &mut dyn Reporter,
 ) -> Result<PackedBlock> {
     let spec = head_spec(source.config());
     let recipe = head_recipe(bits)?;
-    let sums = stream.accumulate_head(source, &spec)?;
-    let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
-    let prepared = source.head_weights()?.prepare(&hessian)?;
+    let GroupSums { hessian, paired } = stream.accumulate_head(source, &spec)?;
+    let rows = stream.rows().rows();
+    let hessian = prepare(&spec.name, hessian, rows, method, reporter)?;
+    let correction = paired.as_ref().map(|sums| Correction { sums, method, rows });
+    let prepared = source.head_weights()?.prepare(&hessian, correction.as_ref())?;
     let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None)?;
     let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
     reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {:.5}", spec.name, result.rfn_error));

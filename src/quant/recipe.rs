@@ -10,41 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::packing::{BLOCK_ROWS, Group, Layout, WIDTHS};
 
-/// The kind of a group of linears that is measured and chosen as one.
-///
-/// The linears of a block are named by their place only: attention has (query, key, value, output),
-/// the gated MLP has (gate, up, down), the head is one linear. Which tensors of a model these are
-/// is the model's knowledge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BlockKind {
-    /// Four linears: query, key, value, output.
-    Attention,
-    /// Three linears: gate, up, down.
-    Mlp,
-    /// One linear, outside the budget.
-    Head,
-}
-
-impl From<crate::model::BlockKind> for BlockKind {
-    fn from(kind: crate::model::BlockKind) -> Self {
-        match kind {
-            crate::model::BlockKind::Attention => Self::Attention,
-            crate::model::BlockKind::Mlp => Self::Mlp,
-        }
-    }
-}
-
-impl fmt::Display for BlockKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Attention => "attention",
-            Self::Mlp => "mlp",
-            Self::Head => "head",
-        })
-    }
-}
-
 /// A mixture of bit widths for the rows of one matrix, most bits first.
 ///
 /// Written `0.05:6b/0.2:3b/0.75:2b 32/64/64g s4`: 5 % of the rows at 6 bits in groups of 32, and so
@@ -221,20 +186,14 @@ mod tests {
     /// but the last gets fewer rows than its share while rows are left.
     #[test]
     fn all_rows_are_used_once() {
-        for kind in [BlockKind::Attention, BlockKind::Mlp] {
-            for recipe in super::super::options::BlockOptions::of(kind).linears.iter().flatten() {
-                for k in (32..=8192).step_by(32) {
-                    let layout = recipe.layout(k).unwrap();
-                    assert_eq!(layout.groups().iter().map(|group| group.rows).sum::<usize>(), k);
-                    let first = recipe.widths[0];
-                    let rows: usize = layout
-                        .groups()
-                        .iter()
-                        .filter(|group| group.bits == first.0)
-                        .map(|group| group.rows)
-                        .sum();
-                    assert!(rows as f64 >= k as f64 * first.1 || rows == k, "{recipe} of {k}");
-                }
+        for recipe in super::super::options::linear_recipes() {
+            for k in (32..=8192).step_by(32) {
+                let layout = recipe.layout(k).unwrap();
+                assert_eq!(layout.groups().iter().map(|group| group.rows).sum::<usize>(), k);
+                let (bits, share) = recipe.widths[0];
+                let first = layout.groups().iter().filter(|group| group.bits == bits);
+                let rows: usize = first.map(|group| group.rows).sum();
+                assert!(rows as f64 >= k as f64 * share || rows == k, "{recipe} of {k}");
             }
         }
     }

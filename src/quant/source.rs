@@ -67,6 +67,11 @@ impl<'a> Source<'a> {
         self.model.runner(block, tap)
     }
 
+    /// The same without a tap.
+    pub fn untapped<'r>(&'r self, block: &'r Block) -> Runner<'r> {
+        self.model.untapped(block)
+    }
+
     /// Lets rows of two streams run side by side; see [`Streamed::make_room`].
     ///
     /// # Errors
@@ -119,6 +124,17 @@ impl<'a> Source<'a> {
         self.tensor(&format!("{LAST_NORM}.weight"), &[self.config().hidden_size], Place::LastNorm)
     }
 
+    /// Loads the head in half precision.
+    ///
+    /// # Errors
+    /// As the files, the transform and the device report.
+    pub fn head(&self) -> Result<LinearGroup> {
+        let spec = head_spec(self.config());
+        let name = head_weight(self.model.checkpoint(), self.config());
+        let weight = self.tensor(&name, &[spec.n, spec.k], Place::Head)?;
+        Ok(LinearGroup::new(vec![self.dense(&spec, &weight, None)?]))
+    }
+
     /// Loads block `index` in half precision.
     ///
     /// # Errors
@@ -129,22 +145,25 @@ impl<'a> Source<'a> {
         let linear = |group: &GroupSpec, linear: &LinearSpec| {
             let site = Site { block: spec, input: group.input, linear };
             let bias: Option<Vec<f32>> = self.bias_of(site)?.map(|bias| bias.view().to_f32()).transpose()?;
-            let weight = self.weight_of(site)?;
-            let view = weight.view();
-            let row_bytes = view.bytes.len() / linear.n;
-            let rows = |range: Range<usize>| {
-                let bytes = &view.bytes[range.start * row_bytes..range.end * row_bytes];
-                TensorView { bytes, ..view }.to_f16()
-            };
-            let LinearSpec { name, n, k, .. } = linear;
-            let matrix = DenseMatrix::upload(self.device(), name, *n, *k, rows, bias.as_deref())?;
-            Ok(Arc::new(Linear::Dense(matrix)))
+            self.dense(linear, &self.weight_of(site)?, bias.as_deref())
         };
         let groups = spec.groups.iter().map(|group| {
             let linears = group.linears.iter().map(|one| linear(group, one)).collect::<Result<_>>()?;
             Ok(LinearGroup::new(linears))
         });
         Ok(Block::new(spec.clone(), norm, groups.collect::<Result<_>>()?))
+    }
+
+    /// A weight on the device in half precision.
+    fn dense(&self, spec: &LinearSpec, weight: &Floats<'_>, bias: Option<&[f32]>) -> Result<Arc<Linear>> {
+        let LinearSpec { name, n, k, .. } = spec;
+        let view = weight.view();
+        let row_bytes = view.bytes.len() / n;
+        let rows = |range: Range<usize>| {
+            let bytes = &view.bytes[range.start * row_bytes..range.end * row_bytes];
+            TensorView { bytes, ..view }.to_f16()
+        };
+        Ok(Arc::new(Linear::Dense(DenseMatrix::upload(self.device(), name, *n, *k, rows, bias)?)))
     }
 
     /// The weight of a linear on the device, ready for quantizing.

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::correction::Correction;
 use super::hessian::PreparedHessian;
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::dot::{MOST_PARTS, dot};
@@ -46,30 +47,26 @@ impl FloatWeights {
                 format!("the weight at ({row}, {column}) is {value}; get an undamaged copy of the model");
             return Err(Error::Numerical { place: name.to_owned(), message });
         }
-        let columns = padded_columns(outputs);
-        let floats = (device.max_slab_bytes() / (4 * k as u64)) as usize / SLAB_COLUMNS * SLAB_COLUMNS;
-        // What is quantized together is decoded together to be checked.
-        let most = floats.min(slab_columns(device, k));
-        if most == 0 {
-            let message = format!("{SLAB_COLUMNS} columns of {k} weights exceed a binding of this adapter");
-            return Err(Error::shape(name, message));
-        }
-        let slabs = (0..columns)
-            .step_by(most)
-            .map(|first| {
-                let width = most.min(columns - first);
-                let transposed = transpose(&values[first * k..outputs.min(first + width) * k], k, width);
-                Tensor::upload(device, &format!("{name}.weights"), &transposed, width)
-            })
-            .collect::<Result<_>>()?;
+        let mut first = 0;
+        let upload = |width: usize| {
+            let transposed = transpose(&values[first * k..outputs.min(first + width) * k], k, width);
+            first += width;
+            Tensor::upload(device, &format!("{name}.weights"), &transposed, width)
+        };
+        let slabs = column_slabs(device, name, k, outputs)?.into_iter().map(upload).collect::<Result<_>>()?;
         Ok(Self { name: name.to_owned(), k, outputs, slabs })
     }
 
-    /// Puts the rows into the Hessian's order and measures tr(WᵀHW).
+    /// Puts the rows into the Hessian's order, adds what `correction` says to them and measures tr(WᵀHW), W being the
+    /// weights without that.
     ///
     /// # Errors
     /// [`Error::Shape`] when the Hessian is of another size; as [`CommandList::run`].
-    pub fn prepare(self, hessian: &PreparedHessian) -> Result<PreparedWeights> {
+    pub fn prepare(
+        self,
+        hessian: &PreparedHessian,
+        correction: Option<&Correction<'_>>,
+    ) -> Result<PreparedWeights> {
         if hessian.k() != self.k {
             let message =
                 format!("{} inputs, but the Hessian of `{}` has {}", self.k, hessian.name(), hessian.k());
@@ -81,6 +78,9 @@ impl FloatWeights {
         for slab in &self.slabs {
             let ordered = Tensor::zeros(&device, &format!("{}.ordered", self.name), self.k, slab.cols())?;
             gather_rows(&mut list, slab, hessian.order_buffer(), &ordered)?;
+            if let Some(correction) = correction {
+                correction.record(&mut list, hessian, slabs.len(), slab, &ordered)?;
+            }
             slabs.push(ordered);
         }
         let parts_buffer = self.record_energy(&mut list, hessian)?;
@@ -126,6 +126,22 @@ impl FloatWeights {
     }
 }
 
+/// Widths of the slabs in which the columns of a linear [k, outputs] are quantized.
+///
+/// # Errors
+/// [`Error::Shape`] when the adapter cannot bind the least slab.
+pub(super) fn column_slabs(device: &Device, name: &str, k: usize, outputs: usize) -> Result<Vec<usize>> {
+    let columns = padded_columns(outputs);
+    let floats = (device.max_slab_bytes() / (4 * k as u64)) as usize / SLAB_COLUMNS * SLAB_COLUMNS;
+    // What is quantized together is decoded together to be checked.
+    let most = floats.min(slab_columns(device, k));
+    if most == 0 {
+        let message = format!("{SLAB_COLUMNS} columns of {k} weights exceed a binding of this adapter");
+        return Err(Error::shape(name, message));
+    }
+    Ok((0..columns).step_by(most).map(|first| most.min(columns - first)).collect())
+}
+
 /// `values` [rows, k] to [k, width], the columns that have no row being zero.
 fn transpose<T: Copy + Into<f32> + Sync>(values: &[T], k: usize, width: usize) -> Vec<f32> {
     const ROWS: usize = 64;
@@ -153,6 +169,19 @@ impl PreparedWeights {
     /// The linear's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The weights [k, columns] in the Hessian's order, columns padded to a multiple of 32; waits for the device.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn read(&self) -> Result<Vec<f32>> {
+        let slabs = self.slabs.iter().map(|slab| slab.read(self.k)).collect::<Result<Vec<_>>>()?;
+        let row = |row: usize| {
+            let parts = slabs.iter().zip(&self.slabs);
+            parts.flat_map(move |(values, slab)| values[row * slab.cols()..][..slab.cols()].iter().copied())
+        };
+        Ok((0..self.k).flat_map(row).collect())
     }
 
     /// Output features, without padding.

@@ -9,6 +9,7 @@ pub mod attention;
 pub mod attention_decode;
 pub mod cache_write;
 pub mod dequantize;
+pub mod divergence;
 pub mod dot;
 pub mod embed;
 pub mod fixed;

@@ -10,6 +10,7 @@ mod cache_write;
 mod case;
 mod compare;
 mod dequantize;
+mod divergence;
 mod dot;
 mod embed;
 mod fused;
@@ -40,6 +41,7 @@ pub use cache_write::CacheWrite;
 pub use case::{Case, Fault, Shapes};
 pub use compare::Comparison;
 pub use dequantize::Dequantize;
+pub use divergence::Divergence;
 pub use dot::Dot;
 pub use embed::Embed;
 pub use gather_rows::GatherRows;
@@ -156,6 +158,7 @@ pub fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     all.extend(group::cases(shapes));
     all.extend(weight_error::cases(shapes));
     all.extend(dot::cases(shapes));
+    all.extend(divergence::cases(shapes));
     all.extend(sample::cases(shapes));
     all.extend(read_bandwidth::cases(shapes));
     all

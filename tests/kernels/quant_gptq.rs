@@ -6,7 +6,9 @@ use exlay::gpu::{CommandList, Device, DeviceOptions};
 use exlay::ops::Tensor;
 use exlay::packing::{Group, Layout};
 use exlay::quant::gptq::{Quantized, quantize};
-use exlay::quant::hessian::{DAMPING, HessianAccumulator, PreparedHessian};
+use exlay::quant::hessian::PreparedHessian;
+use exlay::quant::method::EXL2_DAMPING;
+use exlay::quant::sums::{ProductSum, Tokens};
 use exlay::quant::weights::FloatWeights;
 use exlay::reference;
 use half::f16;
@@ -54,9 +56,9 @@ impl Problem {
     }
 
     fn quantize(&self, device: &Device, hessian: &[f32], groups: &[(u32, usize)]) -> Quantized {
-        let hessian = PreparedHessian::new(device, "test", hessian.to_vec(), DAMPING).unwrap();
+        let hessian = PreparedHessian::new(device, "test", hessian.to_vec(), EXL2_DAMPING).unwrap();
         let weights = FloatWeights::upload(device, "test", &self.weights, (self.n, self.k)).unwrap();
-        let weights = weights.prepare(&hessian).unwrap();
+        let weights = weights.prepare(&hessian, None).unwrap();
         quantize(&weights, &hessian, &layout(groups), None).unwrap()
     }
 
@@ -106,7 +108,7 @@ fn check(k: usize, n: usize, groups: &[(u32, usize)]) {
     let hessian = problem.hessian();
     let weights = problem.transposed();
     let wide: Vec<f64> = hessian.iter().map(|&value| f64::from(value)).collect();
-    let expected = reference::gptq::gptq(&weights, n, &wide, groups, DAMPING).unwrap();
+    let expected = reference::gptq::gptq(&weights, n, &wide, groups, EXL2_DAMPING).unwrap();
     let best = problem.relative_error(&hessian, &expected.decoded, n);
     let rough = problem.relative_error(&hessian, &nearest(&problem, groups), n);
     for (device, _) in devices() {
@@ -175,13 +177,25 @@ fn hessians_accumulate() {
         let tensor = |values: &[f32]| Tensor::upload(&device, "x", values, k).unwrap();
         let (left_device, right_device) = (tensor(&left), tensor(&right));
         let weights_device = device.upload("weights", &weights).unwrap();
-        let accumulator = HessianAccumulator::new(&device, "layer", k).unwrap();
+        let own = ProductSum::symmetric(&device, "layer", k).unwrap();
+        let other = ProductSum::zeros(&device, "other", (k, k)).unwrap();
         let mut list = CommandList::new(&device, "test");
-        accumulator.add(&mut list, &left_device, &left_device, tokens, None).unwrap();
-        accumulator.add(&mut list, &right_device, &right_device, 33, Some(&weights_device)).unwrap();
-        accumulator.add(&mut list, &left_device, &right_device, tokens, Some(&weights_device)).unwrap();
+        let all = Tokens { rows: tokens, weights: None };
+        own.add(&mut list, &left_device, &left_device, all, 1.0).unwrap();
+        own.add(
+            &mut list,
+            &right_device,
+            &right_device,
+            Tokens { rows: 33, weights: Some(&weights_device) },
+            1.0,
+        )
+        .unwrap();
+        let weighted = Tokens { rows: tokens, weights: Some(&weights_device) };
+        other.add(&mut list, &left_device, &right_device, weighted, 0.5).unwrap();
+        assert!(own.add(&mut list, &left_device, &right_device, all, 1.0).is_err());
         list.run().unwrap();
-        let found = accumulator.finish(4, 5.0).unwrap();
+        let other = other.matrix().read().unwrap();
+        let found = PreparedHessian::of_sum("layer", own, 4, 5.0).unwrap();
         let product = |a: &[f32], b: &[f32], rows: usize, weights: Option<&[f32]>| {
             let zeros = vec![0.0; k * k];
             reference::matmul_tn::matmul_tn(
@@ -196,11 +210,12 @@ fn hessians_accumulate() {
         let first = product(&left, &left, tokens, None);
         let second = product(&right, &right, 33, Some(&weights));
         let third = product(&left, &right, tokens, Some(&weights));
-        for (at, value) in found.hessian().read().unwrap().into_iter().enumerate() {
-            let turned = at % k * k + at / k;
-            let expected = (first[at] + second[at] + 0.5 * (third[at] + third[turned])) / 4.0;
+        let upper = |at: usize| (at / k).min(at % k) * k + (at / k).max(at % k);
+        let expected = (0..k * k).map(|at| (first[upper(at)] + second[upper(at)]) / 4.0);
+        let found_all = found.hessian().read().unwrap().into_iter().chain(other);
+        for (value, expected) in found_all.zip(expected.chain(third.iter().map(|value| 0.5 * value))) {
             // About 300 roundings of sums of random sign that reach about 70.
-            assert!((f64::from(value) - expected).abs() <= 1e-5 * 30.0, "{value}, expected {expected}");
+            assert!((f64::from(value) - expected).abs() <= 1e-5 * 70.0, "{value}, expected {expected}");
         }
         assert_eq!(found.damping().attempts, 1);
     }
@@ -209,12 +224,13 @@ fn hessians_accumulate() {
 #[test]
 fn bad_numbers_are_named() {
     let (device, _) = devices().next().unwrap();
-    let accumulator = HessianAccumulator::new(&device, "model.layers.7.mlp.down_proj", 32).unwrap();
+    let name = "model.layers.7.mlp.down_proj";
+    let sum = ProductSum::symmetric(&device, name, 32).unwrap();
     let x = Tensor::upload(&device, "x", &[f32::INFINITY; 32], 32).unwrap();
     let mut list = CommandList::new(&device, "test");
-    accumulator.add(&mut list, &x, &x, 1, None).unwrap();
+    sum.add(&mut list, &x, &x, Tokens { rows: 1, weights: None }, 1.0).unwrap();
     list.run().unwrap();
-    let message = accumulator.finish(1, DAMPING).err().unwrap().to_string();
+    let message = PreparedHessian::of_sum(name, sum, 1, EXL2_DAMPING).err().unwrap().to_string();
     assert!(message.contains("layers.7.mlp.down_proj") && message.contains("not finite"), "{message}");
 
     let mut weights = vec![f16::ONE; 64 * 32];
@@ -223,9 +239,9 @@ fn bad_numbers_are_named() {
     assert!(message.contains("q_proj") && message.contains("(1, 8) is NaN"), "{message}");
 
     // A scale that half precision does not hold.
-    let hessian = PreparedHessian::new(&device, "x", vec![0.0; 32 * 32], DAMPING).unwrap();
+    let hessian = PreparedHessian::new(&device, "x", vec![0.0; 32 * 32], EXL2_DAMPING).unwrap();
     let weights = FloatWeights::upload(&device, "o_proj", &[1e6_f32; 32 * 32], (32, 32)).unwrap();
-    let weights = weights.prepare(&hessian).unwrap();
+    let weights = weights.prepare(&hessian, None).unwrap();
     let message = quantize(&weights, &hessian, &layout(&[(2, 32)]), None).err().unwrap().to_string();
     assert!(message.contains("o_proj") && message.contains("half precision"), "{message}");
 }
@@ -252,9 +268,11 @@ fn exllamav2_gives_the_same_weights() {
     let hessian: Vec<f32> = f64s("hessian").into_iter().map(|value| value as f32).collect();
     let layout = Layout::from_q_groups(&u16s("q_groups"), data("q_weight").shape()[0]).unwrap();
     for (device, _) in devices() {
-        let hessian = PreparedHessian::new(&device, "gptq-4-3", hessian.clone(), DAMPING).unwrap();
-        let weights =
-            FloatWeights::upload(&device, "gptq-4-3", &weights, (n, k)).unwrap().prepare(&hessian).unwrap();
+        let hessian = PreparedHessian::new(&device, "gptq-4-3", hessian.clone(), EXL2_DAMPING).unwrap();
+        let weights = FloatWeights::upload(&device, "gptq-4-3", &weights, (n, k))
+            .unwrap()
+            .prepare(&hessian, None)
+            .unwrap();
         let found = quantize(&weights, &hessian, &layout, None).unwrap();
         let scale_max: Vec<u16> = found.matrix.q_scale_max.iter().map(|value| value.to_bits()).collect();
         assert_eq!(scale_max, u16s("q_scale_max"));

@@ -1,17 +1,17 @@
 //! Two streams of hidden states through a model that is being quantized, and the weights of their tokens.
 
-use exlay::gpu::{CommandList, Device, DeviceOptions};
-use exlay::model::{Block, Role, head_spec};
-use exlay::ops::Tensor;
-use exlay::quant::accumulate::GroupSums;
-use exlay::quant::hessian::HessianAccumulator;
+use exlay::gpu::{Device, DeviceOptions};
+use exlay::model::{Block, GroupSpec, Role, head_spec};
+use exlay::quant::correction::Correction;
+use exlay::quant::hessian::PreparedHessian;
 use exlay::quant::job::{Inputs, Job};
-use exlay::quant::options::BlockOptions;
+use exlay::quant::method::Method;
 use exlay::quant::quantize::{install, quantize_block};
-use exlay::quant::recipe::{BlockKind, Recipe};
+use exlay::quant::recipe::Recipe;
 use exlay::quant::source::Source;
 use exlay::quant::stream::Stream;
-use exlay::quant::transform::Identity;
+use exlay::quant::sums::ProductSum;
+use exlay::quant::transform::{Identity, Site};
 
 use crate::support;
 use crate::transform::Silent;
@@ -21,7 +21,9 @@ const LENGTH: usize = 40;
 
 fn open(device: &Device) -> Source<'static> {
     let model = support::path("tests/data/variants/attention-bias");
-    Source::open(device, &model, (16, LENGTH), &Identity).unwrap()
+    let mut source = Source::open(device, &model, (16, LENGTH), &Identity).unwrap();
+    source.make_room_for_reference().unwrap();
+    source
 }
 
 fn tokens() -> Vec<Vec<u32>> {
@@ -30,26 +32,30 @@ fn tokens() -> Vec<Vec<u32>> {
 
 fn run(source: &Source<'_>, block: &Block, rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let mut rows = rows.to_vec();
-    let mut tap = |_: &mut CommandList, _: usize, _: &Tensor, _: usize| Ok(());
-    let mut runner = source.runner(block, &mut tap);
+    let mut runner = source.untapped(block);
     rows.iter_mut().for_each(|row| runner.run(row).unwrap());
     rows
 }
 
-/// A stream with a reference, and one without, taken through the first blocks, each stored in its smallest way.
-fn quantized(source: &mut Source<'static>, blocks: usize) -> Stream {
-    let mut both = Stream::embed(source, &tokens()).unwrap().with_reference(source).unwrap();
+/// The rows of a stream and of its reference.
+fn states(stream: &Stream) -> [Vec<Vec<f32>>; 2] {
+    [stream.rows(), stream.reference().unwrap()].map(|rows| rows.read().unwrap())
+}
+
+/// A stream with a reference, and one without, taken through the first blocks, each stored with few bits and uncorrected.
+fn quantized(source: &Source<'_>, blocks: usize) -> Stream {
+    let mut both = Stream::embed(source, &tokens()).unwrap().with_reference().unwrap();
     let mut one = Stream::embed(source, &tokens()).unwrap();
+    let recipe: Recipe = "0.1:3b/0.9:2b 64g s4".parse().unwrap();
     for index in 0..blocks {
         let original = source.block(index).unwrap();
-        let options = BlockOptions::of(BlockKind::from(original.spec().kind));
-        let recipes: Vec<&Recipe> = options.linears.iter().map(|recipes| &recipes[0]).collect();
-        let reference = run(source, &original, both.reference().unwrap());
-        let before = both.rows().to_vec();
+        let recipes = vec![&recipe; original.spec().linears().count()];
+        let [before, reference] = states(&both);
+        let reference = run(source, &original, &reference);
 
         let quantize = |stream: &mut Stream| {
             let mut block = source.block(index).unwrap();
-            quantize_block(source, &mut block, stream, &recipes, &mut Silent).unwrap()
+            quantize_block(source, &mut block, stream, &recipes, Method::exl2(), &mut Silent).unwrap()
         };
         let packed = quantize(&mut both);
         assert!(packed == quantize(&mut one), "a reference changes nothing by itself");
@@ -57,10 +63,11 @@ fn quantized(source: &mut Source<'static>, blocks: usize) -> Stream {
         install(source, &mut installed, &packed).unwrap();
 
         let name = &original.spec().name;
-        assert!(both.reference().unwrap() == reference, "{name}: the unquantized model's states");
-        assert!(both.rows() == run(source, &installed, &before), "{name}: the quantized model's states");
-        assert!(both.rows() == one.rows(), "{name}");
-        assert!(both.rows() != both.reference().unwrap(), "{name}: the two differ");
+        let [own, unquantized] = states(&both);
+        assert!(unquantized == reference, "{name}: the unquantized model's states");
+        assert!(own == run(source, &installed, &before), "{name}: the quantized model's states");
+        assert!(own == one.rows().read().unwrap(), "{name}");
+        assert!(own != unquantized, "{name}: the two differ");
     }
     both
 }
@@ -68,30 +75,32 @@ fn quantized(source: &mut Source<'static>, blocks: usize) -> Stream {
 #[test]
 fn each_stream_has_the_states_of_its_model() {
     let device = support::device(DeviceOptions::default());
-    let mut source = open(&device);
-    let stream = quantized(&mut source, 3);
+    let source = open(&device);
+    let stream = quantized(&source, 3);
 
     let home = tempfile::tempdir().unwrap();
     let (mut job, _) = Job::open(home.path(), Inputs::new(), true).unwrap();
     stream.save(&mut job, "rows.state", 3).unwrap();
     let mut fresh = Stream::embed(&source, &tokens()).unwrap();
-    assert_eq!(fresh.restore(&job, "rows.state").unwrap(), 0, "of two streams, not of one");
-    let mut fresh = fresh.with_reference(&mut source).unwrap();
-    assert_eq!(fresh.restore(&job, "rows.state").unwrap(), 3);
-    assert!(fresh.rows() == stream.rows() && fresh.reference() == stream.reference());
+    let embedded = fresh.rows().read().unwrap();
+    assert_eq!(fresh.restore(&job, "rows.state", 3).unwrap(), 0, "of two streams, not of one");
+    let mut fresh = fresh.with_reference().unwrap();
+    assert_eq!(fresh.restore(&job, "rows.state", 2).unwrap(), 0, "of a later block");
+    assert!(states(&fresh) == [embedded.clone(), embedded]);
+    assert_eq!(fresh.restore(&job, "rows.state", 3).unwrap(), 3);
+    assert!(states(&fresh) == states(&stream));
 
     // Left over from another job, whose record was damaged.
     let other = home.path().join("other");
     let (other_job, _) = Job::open(&other, Inputs::new().with("--bits", 4), true).unwrap();
     std::fs::copy(home.path().join("rows.state"), other.join("rows.state")).unwrap();
-    assert_eq!(fresh.restore(&other_job, "rows.state").unwrap(), 0);
+    assert_eq!(fresh.restore(&other_job, "rows.state", 3).unwrap(), 0);
 }
 
 /// The inputs of a block's groups, [tokens, k] of each row in turn.
 fn inputs(source: &Source<'_>, block: &Block, rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let mut inputs = vec![Vec::new(); block.spec().groups.len()];
-    let mut tap = |_: &mut CommandList, _: usize, _: &Tensor, _: usize| Ok(());
-    let mut runner = source.runner(block, &mut tap);
+    let mut runner = source.untapped(block);
     let hidden = source.config().hidden_size;
     for row in rows {
         for (pass, chunk) in row.chunks(16 * hidden).enumerate() {
@@ -105,22 +114,22 @@ fn inputs(source: &Source<'_>, block: &Block, rows: &[Vec<f32>]) -> Vec<Vec<f32>
     inputs
 }
 
-/// The symmetric part of Σ w·l·rᵀ over tokens, divided by the rows: [k, k].
-fn sum(left: &[f32], right: &[f32], weights: &[f32], k: usize) -> Vec<f64> {
-    let mut sum = vec![0.0; k * k];
-    for ((left, right), &weight) in left.chunks(k).zip(right.chunks(k)).zip(weights) {
+/// Σ w·lᵀ·r over tokens: [k, n].
+fn sum(left: &[f32], right: &[f32], weights: &[f32], (k, n): (usize, usize)) -> Vec<f64> {
+    let mut sum = vec![0.0; k * n];
+    for ((left, right), &weight) in left.chunks(k).zip(right.chunks(n)).zip(weights) {
         for i in 0..k {
-            for j in 0..k {
-                let one = f64::from(left[i]) * f64::from(right[j]) + f64::from(right[i]) * f64::from(left[j]);
-                sum[i * k + j] += 0.5 * f64::from(weight) * one / 3.0;
+            for j in 0..n {
+                sum[i * n + j] += f64::from(weight) * f64::from(left[i]) * f64::from(right[j]);
             }
         }
     }
     sum
 }
 
-fn values(sum: HessianAccumulator) -> Vec<f32> {
-    sum.finish(3, 0.5).unwrap().hessian().read().unwrap()
+/// The whole of a Hessian's sum.
+fn hessian(sum: ProductSum) -> Vec<f32> {
+    PreparedHessian::of_sum("test", sum, 1, 0.5).unwrap().hessian().read().unwrap()
 }
 
 /// 120 terms added in f32, each step off by 6e-8 of the sum of magnitudes: 7e-6, and room for a sum that is a third of that.
@@ -134,37 +143,46 @@ fn close(found: &[f32], expected: &[f64], what: &str) {
 #[test]
 fn sums_have_both_inputs_and_the_weights() {
     let device = support::device(DeviceOptions::default());
-    let mut source = open(&device);
-    let stream = quantized(&mut source, 2);
+    let source = open(&device);
+    let mut stream = quantized(&source, 2);
     let weights: Vec<Vec<f32>> =
         (0..3).map(|row| (0..LENGTH).map(|at| ((at * 7 + row * 3) % 5) as f32 * 0.5).collect()).collect();
     let ones = vec![vec![1.0; LENGTH]; 3];
     let block = source.block(2).unwrap();
-    let accumulate = |stream: &Stream| {
-        stream.accumulate(&source, (&block, &block), 0..block.spec().groups.len(), &mut |_, _| {}).unwrap()
-    };
-    let own = inputs(&source, &block, stream.rows());
-    let reference = inputs(&source, &block, stream.reference().unwrap());
-    for (weights, stream) in [
-        (ones.concat(), stream.clone()),
-        (weights.concat(), stream.clone().with_weights(weights.clone()).unwrap()),
-    ] {
-        for (group, GroupSums { hessian, cross, .. }) in accumulate(&stream).into_iter().enumerate() {
-            let k = block.spec().groups[group].linears[0].k;
-            assert_ne!(own[group], reference[group]);
-            close(&values(hessian), &sum(&own[group], &own[group], &weights, k), "own");
-            close(&values(cross.unwrap()), &sum(&reference[group], &own[group], &weights, k), "cross");
+    let groups = 0..block.spec().groups.len();
+    let accumulate = |stream: &Stream| stream.accumulate(&source, (&block, &block), groups.clone()).unwrap();
+    let [own, reference] = states(&stream);
+    let lost: Vec<f32> = reference.concat().iter().zip(own.concat()).map(|(r, x)| r - x).collect();
+    let (own_inputs, reference_inputs) = (inputs(&source, &block, &own), inputs(&source, &block, &reference));
+    let plain = accumulate(&stream);
+    for weighted in [None, Some(weights.clone())] {
+        if let Some(weights) = weighted.clone() {
+            stream = stream.with_weights(weights).unwrap();
+        }
+        let weights = weighted.unwrap_or_else(|| ones.clone()).concat();
+        for (group, sums) in accumulate(&stream).into_iter().enumerate() {
+            let linear = &block.spec().groups[group].linears[0];
+            let (k, paired) = (linear.k, sums.paired.unwrap());
+            let (own, reference) = (&own_inputs[group], &reference_inputs[group]);
+            assert_ne!(own, reference);
+            close(&hessian(sums.hessian), &sum(own, own, &weights, (k, k)), "own");
+            close(&paired.cross.matrix().read().unwrap(), &sum(reference, own, &weights, (k, k)), "cross");
+            let restores = linear.output == Role::Residual;
+            assert_eq!(paired.residual.len(), usize::from(restores));
+            for slab in paired.residual {
+                close(&slab.matrix().read().unwrap(), &sum(own, &lost, &weights, (k, linear.n)), "residual");
+            }
         }
     }
-    let weighted = stream.clone().with_weights(ones).unwrap();
-    for (plain, weighted) in accumulate(&stream).into_iter().zip(accumulate(&weighted)) {
-        assert!(values(plain.hessian) == values(weighted.hessian), "a weight of one changes no bit");
+    stream = stream.with_weights(ones).unwrap();
+    for (plain, weighted) in plain.into_iter().zip(accumulate(&stream)) {
+        assert!(hessian(plain.hessian) == hessian(weighted.hessian), "a weight of one changes no bit");
     }
     let one = Stream::embed(&source, &tokens()).unwrap();
-    assert!(accumulate(&one).iter().all(|sums| sums.cross.is_none()), "nothing unless asked for");
+    assert!(accumulate(&one).iter().all(|sums| sums.paired.is_none()), "nothing unless asked for");
 
     // The head, as if it followed here.
-    let stream = stream.with_weights(weights.clone()).unwrap();
+    stream = stream.with_weights(weights.clone()).unwrap();
     let head = head_spec(source.config());
     let sums = stream.accumulate_head(&source, &head).unwrap();
     let norm = source.last_norm().unwrap().view().to_f32().unwrap();
@@ -183,24 +201,83 @@ fn sums_have_both_inputs_and_the_weights() {
             })
             .collect()
     };
-    let (own, reference) = (normed(stream.rows()), normed(stream.reference().unwrap()));
-    let weights = weights.concat();
-    close(&values(sums.hessian), &sum(&own, &own, &weights, head.k), "head");
-    close(&values(sums.cross.unwrap()), &sum(&reference, &own, &weights, head.k), "head, cross");
+    let (own, reference) = (normed(&own), normed(&reference));
+    let (weights, k) = (weights.concat(), head.k);
+    close(&hessian(sums.hessian), &sum(&own, &own, &weights, (k, k)), "head");
+    let cross = sums.paired.unwrap().cross;
+    close(&cross.matrix().read().unwrap(), &sum(&reference, &own, &weights, (k, k)), "head, cross");
     assert_eq!(source.scratch().tensor(Role::Normed).cols(), head.k);
+}
+
+/// W' solves (H + damping)·(W' − W) = α·(E − H)·W + β·G, E and G being the sums with the unquantized model's states.
+#[test]
+fn weights_are_fitted_to_the_unquantized_model() {
+    let device = support::device(DeviceOptions::default());
+    let source = open(&device);
+    let stream = quantized(&source, 2);
+    let block = source.block(2).unwrap();
+    let spec = block.spec().clone();
+    let method = Method { asymmetry: 0.5, residual: 0.25, damping: 0.1 };
+    for (group, sums) in
+        stream.accumulate(&source, (&block, &block), 0..spec.groups.len()).unwrap().into_iter().enumerate()
+    {
+        let GroupSpec { input, linears } = &spec.groups[group];
+        let linear = &linears[0];
+        let (k, n) = (linear.k, linear.n);
+        let paired = sums.paired.unwrap();
+        let read = |sum: &ProductSum| -> Vec<f64> {
+            sum.matrix().read().unwrap().iter().map(|&value| f64::from(value) / 3.0).collect()
+        };
+        let cross = read(&paired.cross);
+        let lost = paired.residual.first().map(read);
+        let prepared = PreparedHessian::of_sum("test", sums.hessian, 3, method.damping).unwrap();
+        let h: Vec<f64> = prepared.hessian().read().unwrap().iter().map(|&value| f64::from(value)).collect();
+        let weights = |correction: Option<&Correction<'_>>| -> Vec<f64> {
+            let site = Site { block: &spec, input: *input, linear };
+            let ordered =
+                source.weights(site).unwrap().prepare(&prepared, correction).unwrap().read().unwrap();
+            let mut values = vec![0.0; k * n];
+            for (row, &feature) in prepared.order().iter().enumerate() {
+                for column in 0..n {
+                    values[feature as usize * n + column] =
+                        f64::from(ordered[row * n.next_multiple_of(32) + column]);
+                }
+            }
+            values
+        };
+        let original = weights(None);
+        let fitted = weights(Some(&Correction { sums: &paired, method, rows: 3 }));
+        let moved: f64 = original.iter().zip(&fitted).map(|(a, b)| (a - b).abs()).sum();
+        assert!(moved > 1e-3, "{}: nothing moved", linear.name);
+        let (mut largest, mut worst) = (0.0_f64, 0.0_f64);
+        for i in 0..k {
+            for c in 0..n {
+                let (mut left, mut right) =
+                    (prepared.damping().amount * (fitted[i * n + c] - original[i * n + c]), 0.0);
+                for j in 0..k {
+                    left += h[i * k + j] * (fitted[j * n + c] - original[j * n + c]);
+                    right += 0.5 * (cross[j * k + i] - h[i * k + j]) * original[j * n + c];
+                }
+                right += lost.as_ref().map_or(0.0, |lost| 0.25 * lost[i * n + c]);
+                largest = largest.max(right.abs());
+                worst = worst.max((left - right).abs());
+            }
+        }
+        // Single precision through a product with the inverse, whose condition number damping keeps below 1/0.1 of the mean.
+        assert!(worst <= 1e-3 * largest, "{}: {worst} of {largest}", linear.name);
+    }
 }
 
 #[test]
 fn weights_that_do_not_fit_are_refused() {
     let device = support::device(DeviceOptions::default());
     let source = open(&device);
-    let stream = Stream::embed(&source, &tokens()).unwrap();
     for weights in [
         vec![vec![1.0; LENGTH]; 2],
         vec![vec![1.0; LENGTH - 1]; 3],
         vec![vec![-1.0; LENGTH]; 3],
         vec![vec![f32::NAN; LENGTH]; 3],
     ] {
-        assert!(stream.clone().with_weights(weights).is_err());
+        assert!(Stream::embed(&source, &tokens()).unwrap().with_weights(weights).is_err());
     }
 }

@@ -10,6 +10,7 @@ use exlay::gpu::{Device, DeviceOptions};
 use exlay::model::{BlockKind, CacheSize, Llama, LoadOptions, Placement, Role, Row};
 use exlay::ops::cache::CachePrecision;
 use exlay::quant::convert::{Conversion, convert, convert_transformed};
+use exlay::quant::method::Method;
 use exlay::quant::report::Reporter;
 use exlay::quant::source::Source;
 use exlay::quant::stream::Stream;
@@ -84,6 +85,8 @@ fn conversion(home: &Path, name: &str) -> Conversion {
         output_measurement: None,
         rows: (2, 64),
         measurement_rows: (2, 64),
+        probe_rows: 2,
+        method: Method::default(),
         shard_bytes: u64::MAX,
         resume: true,
     }
@@ -221,10 +224,10 @@ fn a_transform_does_what_the_same_change_of_the_files_does() {
                 stream.advance(source, &block, &block).unwrap();
             }
             let [found, expected] = &streams;
-            assert_eq!(found.rows(), expected.rows(), "{}", block.name);
+            assert_eq!(found.rows().read().unwrap(), expected.rows().read().unwrap(), "{}", block.name);
         }
         assert!(biases > 0, "{variant}");
         let plain = Stream::embed(&open(&model, &Identity), &tokens).unwrap();
-        assert_ne!(plain.rows(), streams[0].rows());
+        assert_ne!(plain.rows().read().unwrap(), streams[0].rows().read().unwrap());
     }
 }

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use exlay::quant::convert::{Conversion, Converted, convert};
 use exlay::quant::job::{Inputs, Job};
+use exlay::quant::method::Method;
 use exlay::quant::report::Reporter;
 
 use super::{
     CALIBRATION_NEEDED, ConvertArgs, ConvertReport, DEFAULT_BITS, DEFAULT_HEAD_BITS, DEFAULT_LENGTH,
-    DEFAULT_MEASUREMENT_ROWS, DEFAULT_ROWS,
+    DEFAULT_MEASUREMENT_ROWS, DEFAULT_PROBE_ROWS, DEFAULT_ROWS,
 };
 use crate::cli::failure::Usage;
 use crate::cli::progress::Progress;
@@ -70,6 +71,8 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
         output_measurement: args.output_measurement.clone(),
         rows: (args.rows, args.length),
         measurement_rows: (args.measurement_rows, args.measurement_length),
+        probe_rows: args.probe_rows,
+        method: Method { asymmetry: args.asymmetry, residual: args.residual, damping: args.damping },
         shard_bytes: args.shard_bytes(),
         resume: !args.no_resume,
     };
@@ -111,6 +114,11 @@ fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
     number(&mut conversion.rows.1, DEFAULT_LENGTH, "--length");
     number(&mut conversion.measurement_rows.0, DEFAULT_MEASUREMENT_ROWS, "--measurement-rows");
     number(&mut conversion.measurement_rows.1, DEFAULT_LENGTH, "--measurement-length");
+    number(&mut conversion.probe_rows, DEFAULT_PROBE_ROWS, "--probe-rows");
+    let (method, default) = (&mut conversion.method, Method::default());
+    resume(&mut method.asymmetry, default.asymmetry, text("--asymmetry"));
+    resume(&mut method.residual, default.residual, text("--residual"));
+    resume(&mut method.damping, default.damping, text("--damping"));
 }
 
 /// Takes the recorded value where the flag was left at its default; another is kept, and the job refuses it by name.

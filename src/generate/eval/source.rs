@@ -5,9 +5,8 @@ use std::path::Path;
 
 use super::EvalOptions;
 use crate::Result;
-use crate::gpu::{CommandList, Device};
+use crate::gpu::Device;
 use crate::model::{CachePrecision, CacheSize, Head, Llama, LoadOptions, Row, Streamed, blocks};
-use crate::ops::Tensor;
 
 /// Logits of windows of tokens, in chunks of rows, and those in slices. Models of the same vocabulary, opened with the
 /// same options, have the same chunks and slices.
@@ -93,8 +92,7 @@ impl Streaming {
         let (mut done, all) = (0, count * windows.len());
         for index in 0..count {
             let block = model.block(index)?;
-            let mut untapped = |_: &mut CommandList, _: usize, _: &Tensor, _: usize| Ok(());
-            let mut runner = model.runner(&block, &mut untapped);
+            let mut runner = model.untapped(&block);
             for window in &mut hidden {
                 runner.run(window)?;
                 done += 1;

@@ -1,5 +1,5 @@
-//! What was measured about a model, and its file `measurement.json`: for each block the error of
-//! each recipe of each linear and of each combination. Measuring is done elsewhere.
+//! What was measured about a model, and its file `measurement.json`: for each linear the error of each recipe and what it
+//! does to the model. Measuring is done elsewhere.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::allocate::Candidate;
 use super::fingerprint::ModelIdentity;
-use super::recipe::{BlockKind, Recipe};
+use super::recipe::Recipe;
 use super::state_file::{read_state, write_state};
 use crate::error::{Error, Result};
 use crate::formats::atomic::write_atomic;
@@ -19,7 +19,7 @@ const FORMAT: &str = "exlay measurement";
 /// The kind of a state file with one block.
 const BLOCK_KIND: &str = "measured block";
 /// Rises with every change of meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Everything measured about one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct CalibrationIdentity {
     pub rows: usize,
     /// Tokens per row.
     pub length: usize,
+    /// Rows on which the model's output was compared; 0 when it was not.
+    pub probed: usize,
 }
 
 /// What was measured about one block.
@@ -54,12 +56,8 @@ pub struct CalibrationIdentity {
 pub struct BlockMeasurement {
     /// The block's name in the model.
     pub name: String,
-    /// Attention or MLP.
-    pub kind: BlockKind,
-    /// Its linears, in the order of the kind.
+    /// Its linears, in the order in which they run.
     pub linears: Vec<LinearMeasurement>,
-    /// The combinations that were tried.
-    pub combinations: Vec<CombinationMeasurement>,
 }
 
 /// What was measured about one linear.
@@ -84,18 +82,9 @@ pub struct OptionMeasurement {
     pub bits: u64,
     /// The linear's own relative error: √(tr ΔᵀHΔ / tr WᵀHW).
     pub rfn_error: f64,
-}
-
-/// One recipe per linear, used together.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CombinationMeasurement {
-    /// For each linear the index of its option.
-    pub options: Vec<usize>,
-    /// Stored bits of the block.
-    pub bits: u64,
-    /// Relative Frobenius error of the block's output, averaged over the calibration rows.
-    pub rfn_error: f64,
+    /// What storing this linear alone in this way does to the model: the KL divergence of its output in nats, measured or
+    /// told from other recipes of the linear; without probes the square of `rfn_error`, which only ranks.
+    pub damage: f64,
 }
 
 impl Measurement {
@@ -116,16 +105,21 @@ impl Measurement {
         &self.blocks
     }
 
-    /// The options of each block for [`super::allocate::allocate`]; an index into one is an index into
-    /// the block's combinations.
+    /// The options of each linear, block by block, for [`super::allocate::allocate`]; an index into one is an index into
+    /// the linear's options.
     pub fn slots(&self) -> Vec<Vec<Candidate>> {
-        let candidate = |c: &CombinationMeasurement| Candidate { bits: c.bits, error: c.rfn_error };
-        self.blocks.iter().map(|block| block.combinations.iter().map(candidate).collect()).collect()
+        let candidate = |o: &OptionMeasurement| Candidate { bits: o.bits, error: o.damage.sqrt() };
+        self.linears().map(|linear| linear.options.iter().map(candidate).collect()).collect()
+    }
+
+    /// All linears, block by block.
+    pub fn linears(&self) -> impl Iterator<Item = &LinearMeasurement> {
+        self.blocks.iter().flat_map(|block| &block.linears)
     }
 
     /// Weights of all measured linears together; padding does not count.
     pub fn weights(&self) -> u64 {
-        self.blocks.iter().flat_map(|block| &block.linears).map(|l| l.shape.0 as u64 * l.shape.1 as u64).sum()
+        self.linears().map(|l| l.shape.0 as u64 * l.shape.1 as u64).sum()
     }
 
     /// Writes the file, whole or not at all.
@@ -217,11 +211,10 @@ impl BlockMeasurement {
 
     /// Rounds every error to twelve decimals; see [`Measurement::push`].
     fn round(&mut self) {
-        let options = self.linears.iter_mut().flat_map(|linear| &mut linear.options);
-        let errors = options.map(|option| &mut option.rfn_error);
-        for error in errors.chain(self.combinations.iter_mut().map(|combination| &mut combination.rfn_error))
-        {
-            *error = format!("{error:.12}").parse().expect("a number in the notation of Rust");
+        for option in self.linears.iter_mut().flat_map(|linear| &mut linear.options) {
+            for error in [&mut option.rfn_error, &mut option.damage] {
+                *error = format!("{error:.12}").parse().expect("a number in the notation of Rust");
+            }
         }
     }
 
@@ -229,23 +222,14 @@ impl BlockMeasurement {
         let fine = |error: f64| error.is_finite() && error >= 0.0;
         for linear in &self.linears {
             let (k, n) = linear.shape;
+            if linear.options.is_empty() {
+                return Err(format!("`{}` has no options", linear.name));
+            }
             for option in &linear.options {
                 let bits = option.recipe.total_bits(k, n).map_err(|error| error.to_string())?;
-                if bits != option.bits || !fine(option.rfn_error) {
+                if bits != option.bits || !fine(option.rfn_error) || !fine(option.damage) {
                     return Err(format!("option `{}` of `{}` is damaged", option.recipe, linear.name));
                 }
-            }
-        }
-        if self.combinations.is_empty() {
-            return Err("no combinations".into());
-        }
-        for (i, combination) in self.combinations.iter().enumerate() {
-            let option =
-                |(linear, &index): (&LinearMeasurement, &usize)| Some(linear.options.get(index)?.bits);
-            let bits: Option<u64> = self.linears.iter().zip(&combination.options).map(option).sum();
-            let complete = combination.options.len() == self.linears.len();
-            if !complete || bits != Some(combination.bits) || !fine(combination.rfn_error) {
-                return Err(format!("combination {i} is damaged"));
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Tests of the measurement file.
 
-use super::super::options::BlockOptions;
+use super::super::options::linear_recipes;
 use super::*;
 
 fn model(fingerprint: &str) -> ModelIdentity {
@@ -8,36 +8,31 @@ fn model(fingerprint: &str) -> ModelIdentity {
 }
 
 fn measurement() -> Measurement {
-    let calibration =
-        CalibrationIdentity { dataset: "text.parquet".into(), sha256: "00".into(), rows: 16, length: 128 };
+    let calibration = CalibrationIdentity {
+        dataset: "text.parquet".into(),
+        sha256: "00".into(),
+        rows: 16,
+        length: 128,
+        probed: 6,
+    };
     let mut measurement = Measurement::new(model("aa"), calibration);
-    let shapes = [(64, 96), (64, 96), (96, 50)];
-    let options = BlockOptions::of(BlockKind::Mlp);
+    let recipes = linear_recipes();
     let linears =
-        options.linears.iter().zip(shapes).enumerate().map(|(i, (recipes, shape))| LinearMeasurement {
+        [(64, 96), (64, 96), (96, 50)].into_iter().enumerate().map(|(i, shape)| LinearMeasurement {
             name: format!("model.layers.0.mlp.{i}"),
             shape,
             options: recipes
                 .iter()
-                .map(|recipe| OptionMeasurement {
+                .enumerate()
+                .map(|(at, recipe)| OptionMeasurement {
                     recipe: recipe.clone(),
                     bits: recipe.total_bits(shape.0, shape.1).unwrap(),
                     rfn_error: 1.0 / 3.0,
+                    damage: 0.1f64.powi(at as i32) / 7.0,
                 })
                 .collect(),
         });
-    measurement.push(BlockMeasurement {
-        name: "model.layers.0.mlp".into(),
-        kind: BlockKind::Mlp,
-        linears: linears.collect(),
-        combinations: (0..options.combinations.len())
-            .map(|c| CombinationMeasurement {
-                options: options.combinations[c].clone(),
-                bits: options.total_bits(c, &shapes).unwrap(),
-                rfn_error: 0.1f64.powi(c as i32) / 7.0,
-            })
-            .collect(),
-    });
+    measurement.push(BlockMeasurement { name: "model.layers.0.mlp".into(), linears: linears.collect() });
     measurement
 }
 
@@ -62,16 +57,16 @@ fn a_file_comes_back_exactly() {
     // The third linear's 50 columns are stored as 64 but count as 50.
     assert_eq!(loaded.weights(), 2 * 64 * 96 + 96 * 50);
     let slots = loaded.slots();
-    assert_eq!(slots[0].len(), 17);
-    assert_eq!(slots[0][3].error.to_bits(), saved.blocks()[0].combinations[3].rfn_error.to_bits());
+    assert_eq!((slots.len(), slots[0].len()), (3, linear_recipes().len()));
+    assert_eq!(slots[0][3].error.to_bits(), saved.blocks()[0].linears[0].options[3].damage.sqrt().to_bits());
 }
 
 #[test]
 fn errors_are_rounded_to_what_json_keeps() {
     let error = measurement().blocks()[0].linears[0].options[0].rfn_error;
     assert_eq!(error, 0.333333333333);
-    for combination in measurement().blocks()[0].combinations.iter() {
-        let error = combination.rfn_error;
+    for option in &measurement().blocks()[0].linears[1].options {
+        let error = option.damage;
         let read: f64 = serde_json::from_str(&serde_json::to_string(&error).unwrap()).unwrap();
         assert_eq!(read.to_bits(), error.to_bits());
     }
@@ -89,8 +84,8 @@ fn other_files_are_refused() {
     assert!(refusal("[]").contains("not a measurement"));
     assert!(refusal(r#"{"measurement": 1}"#).contains("not a measurement"));
     assert!(refusal(r#"{"format": "exlay measurement"}"#).contains("no version"));
-    assert!(refusal(r#"{"format": "exlay measurement", "version": 2}"#).contains("version 2"));
-    assert!(refusal(r#"{"format": "exlay measurement", "version": 1}"#).contains("damaged"));
+    assert!(refusal(r#"{"format": "exlay measurement", "version": 1}"#).contains("version 1"));
+    assert!(refusal(r#"{"format": "exlay measurement", "version": 2}"#).contains("damaged"));
 }
 
 #[test]
@@ -106,12 +101,11 @@ fn another_model_is_refused_with_both_names() {
 #[test]
 fn damage_inside_is_refused() {
     type Damage = fn(&mut BlockMeasurement);
-    let cases: [(Damage, &str); 6] = [
-        (|block| block.combinations[1].options[2] = 14, "combination 1"),
-        (|block| block.combinations[1].options.truncate(2), "combination 1"),
-        (|block| block.combinations[4].bits -= 32, "combination 4"),
-        (|block| block.combinations[0].rfn_error = -1.0, "combination 0"),
-        (|block| block.linears[1].options[0].bits += 1, "0.05:3b/0.95:2b 64g s4"),
+    let cases: [(Damage, &str); 5] = [
+        (|block| block.linears[2].options.clear(), "no options"),
+        (|block| block.linears[0].options[1].rfn_error = -1.0, "1:2b 64g s4"),
+        (|block| block.linears[0].options[1].damage = -1.0, "1:2b 64g s4"),
+        (|block| block.linears[1].options[0].bits += 1, "1:2b 128g s4"),
         (|block| block.linears[1].shape.0 = 1 << 40, "features"),
     ];
     for (damage, expected) in cases {
@@ -133,7 +127,7 @@ fn a_block_alone_comes_back() {
     let mut block = measurement().blocks()[0].clone();
     block.save(&path).unwrap();
     assert_eq!(BlockMeasurement::load(&path).unwrap(), Some(block.clone()));
-    block.combinations[0].bits += 1;
+    block.linears[0].options[0].bits += 1;
     block.save(&path).unwrap();
     assert_eq!(BlockMeasurement::load(&path).unwrap(), None);
 }

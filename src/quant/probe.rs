@@ -1,0 +1,140 @@
+//! What a change of one block does to the output of the whole model: the KL divergence of its distributions on some rows.
+//!
+//! All blocks are on the device, unquantized. A probe begins with the hidden states before the changed block, which are
+//! those of the unquantized model, so it runs only from there on.
+
+use std::cell::RefCell;
+
+use super::source::Source;
+use super::stream::Stream;
+use crate::Result;
+use crate::gpu::{Buffer, CommandList};
+use crate::model::{Block, LAST_NORM, LinearGroup, Runner};
+use crate::ops::Tensor;
+use crate::ops::divergence::divergence;
+use crate::ops::gather_rows::gather_rows;
+use crate::ops::matmul::Store;
+use crate::ops::rms_norm::rms_norm;
+
+/// Distributions are compared at every so many-th token.
+const STRIDE: usize = 4;
+
+/// A model that can be probed.
+pub struct Probe<'a> {
+    source: &'a Source<'a>,
+    blocks: RefCell<Vec<Runner<'a>>>,
+    head: LinearGroup,
+    norm: Tensor,
+    picked: Tensor,
+    normed: Tensor,
+    logits: Tensor,
+    passes: Vec<Compared>,
+    divergences: Buffer,
+}
+
+/// The tokens of a pass whose distributions are compared.
+struct Compared {
+    /// Number of the pass in a stream.
+    pass: usize,
+    /// Their numbers among the pass' tokens, on the device.
+    tokens: Buffer,
+    count: usize,
+    /// What the unquantized model says there [count, vocabulary].
+    expected: Tensor,
+    /// Number of the first divergence.
+    first: usize,
+}
+
+impl<'a> Probe<'a> {
+    /// `blocks` are all of the model's, unquantized; `stream` holds the embedded rows, of which the first `rows` are used.
+    ///
+    /// # Errors
+    /// As the files and the device report.
+    pub fn new(source: &'a Source<'a>, blocks: &'a [Block], stream: &Stream, rows: usize) -> Result<Self> {
+        let (device, config) = (source.device(), source.config());
+        let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
+        let most = (device.max_slab_bytes() / (4 * vocabulary as u64)).max(1) as usize;
+        let mut passes = Vec::new();
+        let mut total = 0;
+        for (pass, (row, span)) in stream.rows().passes().enumerate() {
+            // The keys of one block are kept at a time, so what does not fit into a pass is left out.
+            if row >= rows || span.start > 0 {
+                continue;
+            }
+            let count = span.len().div_ceil(STRIDE).min(most);
+            let tokens: Vec<u32> = (0..count).map(|at| (span.len() - 1 - at * STRIDE) as u32).collect();
+            passes.push(Compared {
+                pass,
+                tokens: device.upload("probed tokens", &tokens)?,
+                count,
+                expected: Tensor::zeros(device, "expected logits", count, vocabulary)?,
+                first: total,
+            });
+            total += count;
+        }
+        let widest = passes.iter().map(|pass| pass.count).max().unwrap_or(0);
+        let probe = Self {
+            source,
+            blocks: RefCell::new(blocks.iter().map(|block| source.untapped(block)).collect()),
+            head: source.head()?,
+            norm: source.upload(LAST_NORM, &source.last_norm()?)?,
+            picked: Tensor::zeros(device, "probed states", widest, hidden)?,
+            normed: Tensor::zeros(device, "probed states, normed", widest, hidden)?,
+            logits: Tensor::zeros(device, "probed logits", widest, vocabulary)?,
+            passes,
+            divergences: device.alloc("divergences", 4 * total.max(1) as u64)?,
+        };
+        probe.run(stream, 0, None, &|list, pass| {
+            let bytes = (4 * pass.count * vocabulary) as u64;
+            list.copy(probe.logits.buffer(), 0, pass.expected.buffer(), 0, bytes)
+        })?;
+        Ok(probe)
+    }
+
+    /// Mean divergence in nats with `changed` in the place of block `index`, whose inputs `stream` holds.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn divergence(&self, stream: &Stream, index: usize, changed: &Block) -> Result<f64> {
+        self.run(stream, index + 1, Some(changed), &|list, pass| {
+            divergence(list, &pass.expected, &self.logits, pass.count, (&self.divergences, pass.first))
+        })?;
+        let count = self.passes.iter().map(|pass| pass.count).sum();
+        let all: Vec<f32> = self.source.device().read(&self.divergences, 0, count)?;
+        Ok(all.iter().map(|&one| f64::from(one)).sum::<f64>() / count.max(1) as f64)
+    }
+
+    /// Runs the stream's rows through `changed` and the blocks from `from` on, and then the head; `then` sees its logits.
+    fn run(
+        &self,
+        stream: &Stream,
+        from: usize,
+        changed: Option<&Block>,
+        then: &dyn Fn(&mut CommandList, &Compared) -> Result<()>,
+    ) -> Result<()> {
+        let (scratch, eps) = (self.source.scratch(), self.source.config().rms_norm_eps);
+        let source: &Source<'_> = self.source;
+        let mut changed = changed.map(|block| source.untapped(block));
+        let mut blocks = self.blocks.borrow_mut();
+        let spans: Vec<_> = stream.rows().passes().map(|(_, span)| span).collect();
+        for pass in &self.passes {
+            let span = &spans[pass.pass];
+            stream.rows().load(pass.pass, scratch.hidden())?;
+            if let Some(runner) = &mut changed {
+                runner.forward(span.start, span.len())?;
+            }
+            blocks[from..].iter_mut().try_for_each(|runner| runner.forward(span.start, span.len()))?;
+            let mut list = CommandList::new(self.source.device(), "probe");
+            let (picked, normed) = (
+                self.picked.view(pass.count, self.picked.cols())?,
+                self.normed.view(pass.count, self.normed.cols())?,
+            );
+            gather_rows(&mut list, scratch.hidden(), &pass.tokens, &picked)?;
+            rms_norm(&mut list, &picked, &self.norm, &normed, pass.count, eps)?;
+            self.head.record(&mut list, scratch, &normed, &[&self.logits], pass.count, Store::Set)?;
+            then(&mut list, pass)?;
+            list.run()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! Hidden states of calibration rows, cut into the passes in which they run: on the device where they fit beside the
+//! rest, otherwise on the host. Nothing else knows where they are.
+
+use std::ops::Range;
+
+use super::source::Source;
+use crate::Result;
+use crate::gpu::CommandList;
+use crate::ops::Tensor;
+
+/// Bytes of hidden states that stay on the device; a software device has the host's memory anyway.
+const DEVICE_BYTES: usize = 4 << 30;
+
+/// Rows of hidden states [tokens, hidden].
+pub struct HiddenRows {
+    passes: Vec<Pass>,
+    rows: usize,
+}
+
+/// The tokens of one row that run at once.
+struct Pass {
+    row: usize,
+    first: usize,
+    tokens: usize,
+    held: Held,
+}
+
+enum Held {
+    Device(Tensor),
+    Host(Vec<f32>),
+}
+
+impl HiddenRows {
+    /// Holds rows, each [tokens, hidden]; `bytes` are what all rows of all streams take together.
+    ///
+    /// # Errors
+    /// As [`Tensor::upload`].
+    pub fn new(
+        source: &Source<'_>,
+        rows: impl Iterator<Item = Result<Vec<f32>>>,
+        bytes: usize,
+    ) -> Result<Self> {
+        let (most, hidden) = (source.scratch().rows(), source.config().hidden_size);
+        let mut passes = Vec::new();
+        let mut count = 0;
+        for (row, values) in rows.enumerate() {
+            for (index, chunk) in values?.chunks(most * hidden).enumerate() {
+                let held = match bytes <= DEVICE_BYTES {
+                    true => Held::Device(Tensor::upload(source.device(), "hidden states", chunk, hidden)?),
+                    false => Held::Host(chunk.to_vec()),
+                };
+                passes.push(Pass { row, first: index * most, tokens: chunk.len() / hidden, held });
+            }
+            count = row + 1;
+        }
+        Ok(Self { passes, rows: count })
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn copy(&self) -> Result<Self> {
+        let copy = |pass: &Pass| {
+            let held = match &pass.held {
+                Held::Host(values) => Held::Host(values.clone()),
+                Held::Device(tensor) => {
+                    let (device, label) = (tensor.device(), tensor.buffer().label());
+                    let copy = Tensor::zeros(device, label, tensor.rows(), tensor.cols())?;
+                    transfer(tensor, &copy, tensor.rows())?;
+                    Held::Device(copy)
+                }
+            };
+            Ok(Pass { held, ..*pass })
+        };
+        Ok(Self { passes: self.passes.iter().map(copy).collect::<Result<_>>()?, rows: self.rows })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Row and tokens of each pass, in the order in which they run.
+    pub fn passes(&self) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let spans = self.passes.iter().map(|pass| (pass.row, pass.first..pass.first + pass.tokens));
+        spans.collect::<Vec<_>>().into_iter()
+    }
+
+    /// Puts the hidden states of a pass into the first rows of `to`.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn load(&self, pass: usize, to: &Tensor) -> Result<()> {
+        match &self.passes[pass].held {
+            Held::Device(from) => transfer(from, to, from.rows()),
+            Held::Host(values) => to.write(values),
+        }
+    }
+
+    /// Replaces the hidden states of a pass by the first rows of `from`.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn store(&mut self, pass: usize, from: &Tensor) -> Result<()> {
+        match &mut self.passes[pass].held {
+            Held::Device(to) => transfer(from, to, to.rows()),
+            Held::Host(values) => from.read_into(values),
+        }
+    }
+
+    /// Values of each row, tokens times hidden size; waits for the device.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn read(&self) -> Result<Vec<Vec<f32>>> {
+        let mut rows = vec![Vec::new(); self.rows];
+        for pass in &self.passes {
+            match &pass.held {
+                Held::Device(tensor) => rows[pass.row].extend(tensor.read(tensor.rows())?),
+                Held::Host(values) => rows[pass.row].extend_from_slice(values),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Replaces a row.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] when its length differs; as the device reports.
+    pub fn write(&mut self, row: usize, values: &[f32]) -> Result<()> {
+        let mut left = values;
+        for pass in self.passes.iter_mut().filter(|pass| pass.row == row) {
+            let count = match &pass.held {
+                Held::Device(tensor) => tensor.rows() * tensor.cols(),
+                Held::Host(values) => values.len(),
+            };
+            let Some((these, rest)) = left.split_at_checked(count) else { break };
+            match &mut pass.held {
+                Held::Device(tensor) => tensor.write(these)?,
+                Held::Host(values) => values.copy_from_slice(these),
+            }
+            left = rest;
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(crate::Error::shape("hidden states", format!("a row of {} values", values.len())))
+    }
+}
+
+/// Copies rows from one tensor to another.
+fn transfer(from: &Tensor, to: &Tensor, rows: usize) -> Result<()> {
+    let mut list = CommandList::new(from.device(), "hidden states");
+    list.copy(from.buffer(), 0, to.buffer(), 0, (4 * rows * from.cols()) as u64)?;
+    list.run()
+}
