@@ -82,6 +82,7 @@ fn conversion(home: &Path, name: &str) -> Conversion {
         head_bits: 8,
         measurement: None,
         output_measurement: None,
+        rotation: None,
         rows: (2, 64),
         measurement_rows: (2, 64),
         shard_bytes: u64::MAX,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use exlay::quant::convert::{Conversion, Converted, convert};
 use exlay::quant::job::{Inputs, Job};
 use exlay::quant::report::Reporter;
+use exlay::quant::rotation::DEFAULT_SEED;
 
 use super::{
     CALIBRATION_NEEDED, ConvertArgs, ConvertReport, DEFAULT_BITS, DEFAULT_HEAD_BITS, DEFAULT_LENGTH,
@@ -68,6 +69,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
         head_bits: args.head_bits,
         measurement: args.measurement.clone(),
         output_measurement: args.output_measurement.clone(),
+        rotation: args.rotation(),
         rows: (args.rows, args.length),
         measurement_rows: (args.measurement_rows, args.measurement_length),
         shard_bytes: args.shard_bytes(),
@@ -104,6 +106,13 @@ fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
     let measurement = path(conversion.measurement.take().unwrap_or_default(), "--measurement");
     conversion.measurement = Some(measurement).filter(|path| !path.as_os_str().is_empty());
     conversion.column = conversion.column.take().or_else(|| text("--column").map(str::to_owned));
+    // Without a rotation no seed was recorded.
+    if let Some(seed) = text("--rotation-seed").and_then(|seed| seed.parse().ok()) {
+        let given = conversion.rotation.get_or_insert(seed);
+        if *given == DEFAULT_SEED {
+            *given = seed;
+        }
+    }
     let number = |given: &mut usize, default: usize, name: &str| resume(given, default, text(name));
     resume(&mut conversion.bits, DEFAULT_BITS, text("--bits"));
     resume(&mut conversion.head_bits, DEFAULT_HEAD_BITS, text("--head-bits"));
@@ -174,9 +183,9 @@ mod tests {
     use super::*;
     use crate::cli::tests::parse;
 
-    /// As recorded by a job that was given `column`.
-    fn resumed(column: &str) -> Conversion {
-        let args: ConvertArgs = parse("convert -o work --output out").unwrap();
+    /// Flags beside those of a job that was given `column` and the rotation `seed`.
+    fn resumed(flags: &str, column: &str, seed: &str) -> Conversion {
+        let args: ConvertArgs = parse(&format!("convert -o work --output out {flags}")).unwrap();
         let mut conversion = super::conversion(&ConvertArgs {
             model: Some("model".into()),
             calibration: Some("text.txt".into()),
@@ -184,6 +193,7 @@ mod tests {
         })
         .unwrap();
         let recorded = Inputs::new().with("--model", "m").with("--calibration", "c").with("--column", column);
+        let recorded = recorded.with("--rotation-seed", seed);
         take_recorded(&mut conversion, &recorded);
         conversion
     }
@@ -202,7 +212,18 @@ mod tests {
 
     #[test]
     fn a_resumed_job_keeps_its_column_or_none() {
-        assert_eq!(resumed("").column, None);
-        assert_eq!(resumed("story").column.as_deref(), Some("story"));
+        assert_eq!(resumed("", "", "").column, None);
+        assert_eq!(resumed("", "story", "").column.as_deref(), Some("story"));
+    }
+
+    #[test]
+    fn a_resumed_job_keeps_its_rotation_unless_told_otherwise() {
+        let seed = |flags: &str, seed: &str| resumed(flags, "", seed).rotation;
+        assert_eq!((seed("", ""), seed("", "5")), (None, Some(5)));
+        assert_eq!(
+            (seed("--rotation on", "5"), seed("--rotation on --rotation-seed 6", "5")),
+            (Some(5), Some(6))
+        );
+        assert_eq!(seed("--rotation on", ""), Some(0), "which the job refuses");
     }
 }
