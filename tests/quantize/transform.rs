@@ -90,7 +90,7 @@ fn conversion(home: &Path, name: &str) -> Conversion {
     }
 }
 
-fn logits(device: &Device, model: &Path) -> Vec<f32> {
+pub(crate) fn logits(device: &Device, model: &Path) -> Vec<f32> {
     let options = LoadOptions {
         rows: 16,
         cache: CacheSize { slots: 1, context: 16 },

@@ -193,7 +193,7 @@ mod tests {
             assert!(Orthogonal::new(size, 1, "test").unwrap_err().to_string().contains("odd factor"));
         }
         for size in (32..=1 << 16).step_by(32) {
-            assert!(size >> size.trailing_zeros() <= MOST_DENSE, "{size}");
+            assert!(odd_factor(size) <= MOST_DENSE, "{size}");
         }
     }
 
