@@ -254,7 +254,8 @@ mod tests {
 
     #[test]
     fn a_rotation_has_a_seed_and_a_seed_a_rotation() {
-        let seed = |flags: &str| convert(&format!("convert -i in -o work -c text {flags}")).unwrap();
+        let seed =
+            |flags: &str| convert(format!("convert -i in -o work -c text {flags}").trim_end()).unwrap();
         assert_eq!(seed("").rotation(), None);
         assert_eq!(seed("--rotation off").rotation(), None);
         assert_eq!(seed("--rotation on").rotation(), Some(DEFAULT_SEED));

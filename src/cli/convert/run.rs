@@ -6,7 +6,6 @@ use std::time::Instant;
 use exlay::quant::convert::{Conversion, Converted, convert};
 use exlay::quant::job::{Inputs, Job};
 use exlay::quant::report::Reporter;
-use exlay::quant::rotation::DEFAULT_SEED;
 
 use super::{
     CALIBRATION_NEEDED, ConvertArgs, ConvertReport, DEFAULT_BITS, DEFAULT_HEAD_BITS, DEFAULT_LENGTH,
@@ -77,7 +76,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
     };
     let recorded = if args.no_resume { None } else { Job::recorded(&args.work_dir)? };
     match recorded {
-        Some(recorded) if args.model.is_none() => take_recorded(&mut conversion, &recorded),
+        Some(recorded) if args.model.is_none() => take_recorded(&mut conversion, args, &recorded),
         Some(recorded) if args.calibration.is_none() => {
             conversion.calibration = recorded.get("--calibration").unwrap_or_default().into();
         }
@@ -95,7 +94,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
     Ok(conversion)
 }
 
-fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
+fn take_recorded(conversion: &mut Conversion, args: &ConvertArgs, recorded: &Inputs) {
     let text = |name: &str| recorded.get(name).filter(|value| !value.is_empty());
     conversion.model = text("--model").unwrap_or_default().into();
     let path = |given: PathBuf, name: &str| match given.as_os_str().is_empty() {
@@ -107,11 +106,9 @@ fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
     conversion.measurement = Some(measurement).filter(|path| !path.as_os_str().is_empty());
     conversion.column = conversion.column.take().or_else(|| text("--column").map(str::to_owned));
     // Without a rotation no seed was recorded.
-    if let Some(seed) = text("--rotation-seed").and_then(|seed| seed.parse().ok()) {
-        let given = conversion.rotation.get_or_insert(seed);
-        if *given == DEFAULT_SEED {
-            *given = seed;
-        }
+    if args.rotation_seed.is_none() {
+        conversion.rotation =
+            text("--rotation-seed").and_then(|seed| seed.parse().ok()).or(conversion.rotation);
     }
     let number = |given: &mut usize, default: usize, name: &str| resume(given, default, text(name));
     resume(&mut conversion.bits, DEFAULT_BITS, text("--bits"));
@@ -185,16 +182,16 @@ mod tests {
 
     /// Flags beside those of a job that was given `column` and the rotation `seed`.
     fn resumed(flags: &str, column: &str, seed: &str) -> Conversion {
-        let args: ConvertArgs = parse(&format!("convert -o work --output out {flags}")).unwrap();
+        let args: ConvertArgs = parse(format!("convert -o work --output out {flags}").trim_end()).unwrap();
         let mut conversion = super::conversion(&ConvertArgs {
             model: Some("model".into()),
             calibration: Some("text.txt".into()),
-            ..args
+            ..args.clone()
         })
         .unwrap();
         let recorded = Inputs::new().with("--model", "m").with("--calibration", "c").with("--column", column);
         let recorded = recorded.with("--rotation-seed", seed);
-        take_recorded(&mut conversion, &recorded);
+        take_recorded(&mut conversion, &args, &recorded);
         conversion
     }
 
@@ -219,11 +216,11 @@ mod tests {
     #[test]
     fn a_resumed_job_keeps_its_rotation_unless_told_otherwise() {
         let seed = |flags: &str, seed: &str| resumed(flags, "", seed).rotation;
-        assert_eq!((seed("", ""), seed("", "5")), (None, Some(5)));
+        assert_eq!((seed("", ""), seed("", "5"), seed("--rotation on", "5")), (None, Some(5), Some(5)));
+        // These the job refuses.
         assert_eq!(
-            (seed("--rotation on", "5"), seed("--rotation on --rotation-seed 6", "5")),
-            (Some(5), Some(6))
+            (seed("--rotation on", ""), seed("--rotation on --rotation-seed 0", "5")),
+            (Some(0), Some(0))
         );
-        assert_eq!(seed("--rotation on", ""), Some(0), "which the job refuses");
     }
 }
