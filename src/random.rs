@@ -1,4 +1,4 @@
-//! Random numbers from a counter, for inputs of tests and synthetic models: the value at an index depends on the seed,
+//! Random numbers from a counter, for inputs of tests, synthetic models and rotations: the value at an index depends on the seed,
 //! the stream's name and the index only, so that an oracle can make again the few rows it needs of a matrix too large
 //! to keep. Not for sampling text, which `generate` has its own numbers for.
 

@@ -4,8 +4,9 @@ mod run;
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use exlay::quant::method::Method;
+use exlay::quant::rotation::DEFAULT_SEED;
 use serde::Serialize;
 
 use super::failure::Usage;
@@ -55,6 +56,13 @@ pub(crate) struct ConvertArgs {
     /// Stop after measuring and write the measurement here; a directory gets measurement.json [also: -om].
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     pub(crate) output_measurement: Option<PathBuf>,
+    /// Rotate the model's weights before quantizing, which leaves what it computes the same: better with one width per matrix,
+    /// not always with mixed ones. LoRA adapters of the original do not fit a rotated model.
+    #[arg(long, value_name = "on|off", value_enum, default_value_t = Rotate::Off)]
+    pub(crate) rotation: Rotate,
+    /// Seed of the rotation, 0 if not given.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) rotation_seed: Option<u64>,
     /// Delete the state of an earlier job in the working directory and start over [also: -nr].
     #[arg(long)]
     pub(crate) no_resume: bool,
@@ -88,11 +96,20 @@ pub(crate) struct ConvertArgs {
     pub(crate) shard_size: i64,
 }
 
+/// Whether to rotate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rotate {
+    /// Rotated.
+    On,
+    /// As it is stored.
+    Off,
+}
+
 impl ConvertArgs {
     /// What clap cannot check: combinations that depend on the working directory.
     ///
     /// # Errors
-    /// [`Usage`] if there is nothing to convert, or no calibration text for a new job.
+    /// [`Usage`] if there is nothing to convert, no calibration text for a new job, or a seed without a rotation.
     pub(crate) fn check(&self) -> Result<(), Usage> {
         let resumes = self.work_dir.is_dir() && !self.no_resume;
         if self.model.is_none() && !resumes {
@@ -101,7 +118,17 @@ impl ConvertArgs {
         if self.calibration.is_none() && !resumes {
             return Err(Usage(CALIBRATION_NEEDED.into()));
         }
+        if self.rotation_seed.is_some() && self.rotation == Rotate::Off {
+            return Err(Usage(
+                "--rotation-seed does nothing without --rotation on; give both or neither".into(),
+            ));
+        }
         Ok(())
+    }
+
+    /// The seed of the rotation, where there is one.
+    pub(crate) fn rotation(&self) -> Option<u64> {
+        (self.rotation == Rotate::On).then(|| self.rotation_seed.unwrap_or(DEFAULT_SEED))
     }
 
     /// The largest output file in bytes.
@@ -240,6 +267,19 @@ mod tests {
         assert!(convert("convert -i in --output out").is_err(), "no working directory");
         assert!(convert("convert -i in -o work").is_ok(), "ExLlamaV2 writes to the working directory then");
         assert!(convert("convert -o work --output out --output-measurement m").is_err(), "both");
+    }
+
+    #[test]
+    fn a_rotation_has_a_seed_and_a_seed_a_rotation() {
+        let seed =
+            |flags: &str| convert(format!("convert -i in -o work -c text {flags}").trim_end()).unwrap();
+        assert_eq!(seed("").rotation(), None);
+        assert_eq!(seed("--rotation off").rotation(), None);
+        assert_eq!(seed("--rotation on").rotation(), Some(DEFAULT_SEED));
+        assert_eq!(seed("--rotation on --rotation-seed 7").rotation(), Some(7));
+        let alone = seed("--rotation-seed 7").check().unwrap_err().to_string();
+        assert!(alone.contains("--rotation on"), "{alone}");
+        assert!(convert("convert -o work --rotation maybe").is_err());
     }
 
     #[test]

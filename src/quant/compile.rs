@@ -167,13 +167,16 @@ fn write_config(conversion: &Conversion, source: &Source<'_>, to: &Path) -> Resu
     let mut config: Map<String, Value> = serde_json::from_str(&text)
         .map_err(|error| Error::file(&path, format!("is not a JSON object: {error}")))?;
     let (rows, length) = conversion.rows;
-    let value = json!({
+    let mut value = json!({
         "quant_method": "exl2",
         "version": concat!("exlay ", env!("CARGO_PKG_VERSION")),
         "bits": conversion.bits,
         "head_bits": conversion.head_bits,
         "calibration": { "rows": rows, "length": length, "dataset": conversion.dataset() },
     });
+    if let Some((key, record)) = source.record() {
+        value[key] = record;
+    }
     config.insert("quantization_config".to_owned(), value);
     if source.tied() != source.config().tie_word_embeddings {
         config.insert("tie_word_embeddings".to_owned(), source.tied().into());

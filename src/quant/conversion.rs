@@ -40,6 +40,8 @@ pub struct Conversion {
     pub measurement: Option<PathBuf>,
     /// Stop after measuring and write the measurement here.
     pub output_measurement: Option<PathBuf>,
+    /// Seed of a rotation; none for none.
+    pub rotation: Option<u64>,
     /// Rows and tokens to quantize with.
     pub rows: (usize, usize),
     /// Rows and tokens to measure with.
@@ -75,6 +77,8 @@ impl Conversion {
             .with("--head-bits", self.head_bits)
             .with("--measurement", measurement)
             .with("measurement digest", measured)
+            .with("--rotation", if self.rotation.is_some() { "on" } else { "off" })
+            .with("--rotation-seed", self.rotation.map(|seed| seed.to_string()).unwrap_or_default())
             .with("--rows", self.rows.0)
             .with("--length", self.rows.1)
             .with("--measurement-rows", self.measurement_rows.0)

@@ -19,6 +19,7 @@ use super::probe::Probe;
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
 use super::recount::{Recount, recount};
 use super::report::Reporter;
+use super::rotation::Rotation;
 use super::source::Source;
 use super::stream::Stream;
 use super::transform::{Identity, Transform};
@@ -44,15 +45,23 @@ pub enum Converted {
     Measurement(PathBuf),
 }
 
-/// Converts a model as it is stored.
+/// Converts a model: rotated where that is asked for, else as it is stored.
 ///
 /// # Errors
-/// As [`convert_transformed`].
+/// As [`Rotation::new`] and [`convert_transformed`].
 pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Reporter) -> Result<Converted> {
-    convert_transformed(device, conversion, &Identity, reporter)
+    let Some(seed) = conversion.rotation else {
+        return convert_transformed(device, conversion, &Identity, reporter);
+    };
+    let rotation = Rotation::new(&LlamaConfig::load(&conversion.model)?, seed)?;
+    reporter.note(&format!(
+        "Rotation: on, seed {seed} ({}); LoRA adapters of the original will not fit the result",
+        rotation.method()
+    ));
+    convert_transformed(device, conversion, &rotation, reporter)
 }
 
-/// Converts a model whose tensors a transform changes on their way in.
+/// Converts a model whose tensors a transform changes on their way in; the conversion's own rotation is not added to it.
 ///
 /// # Errors
 /// As the files, the device, the transform and the stages report.

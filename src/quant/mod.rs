@@ -1,6 +1,6 @@
 //! The converter: a model directory in, an EXL2 directory out.
 //!
-//! All tensors of the model come from a [`source`], through a [`transform`] (which changes nothing yet).
+//! All tensors of the model come from a [`source`], through a [`transform`]: none, or a [`rotation`].
 //! Five stages, each of which leaves its results in the working directory of a [`job`], so that a
 //! killed run goes on where it was:
 //!
@@ -39,6 +39,7 @@ pub mod quantize;
 pub mod recipe;
 pub mod recount;
 pub mod report;
+pub mod rotation;
 pub mod rows;
 pub mod snapshot;
 pub mod source;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
+use serde_json::Value;
 
 use super::transform::{Floats, Place, Site, Transform};
 use super::weights::FloatWeights;
@@ -85,6 +86,11 @@ impl<'a> Source<'a> {
         self.transform.tied(self.config().tie_word_embeddings)
     }
 
+    /// What the output's config.json says of the transform; see [`Transform::record`].
+    pub fn record(&self) -> Option<(&'static str, Value)> {
+        self.transform.record()
+    }
+
     /// The whole embedding table [vocabulary, hidden].
     ///
     /// # Errors
@@ -144,7 +150,7 @@ impl<'a> Source<'a> {
         let norm = self.upload(&spec.norm, &self.norm(spec)?)?;
         let linear = |group: &GroupSpec, linear: &LinearSpec| {
             let site = Site { block: spec, input: group.input, linear };
-            let bias: Option<Vec<f32>> = self.bias_of(site)?.map(|bias| bias.view().to_f32()).transpose()?;
+            let bias: Option<Vec<f32>> = self.bias_of(site)?.map(Floats::into_f32).transpose()?;
             self.dense(linear, &self.weight_of(site)?, bias.as_deref())
         };
         let groups = spec.groups.iter().map(|group| {
@@ -171,7 +177,7 @@ impl<'a> Source<'a> {
     /// # Errors
     /// As the files, the transform and the device report; [`crate::Error::Numerical`] when a weight is not finite.
     pub fn weights(&self, site: Site<'_>) -> Result<FloatWeights> {
-        self.quantizable(site.linear, &self.weight_of(site)?)
+        self.quantizable(site.linear, self.weight_of(site)?)
     }
 
     /// The bias of a linear, where it has one.
@@ -189,7 +195,7 @@ impl<'a> Source<'a> {
     pub fn head_weights(&self) -> Result<FloatWeights> {
         let spec = head_spec(self.config());
         let name = head_weight(self.model.checkpoint(), self.config());
-        self.quantizable(&spec, &self.tensor(&name, &[spec.n, spec.k], Place::Head)?)
+        self.quantizable(&spec, self.tensor(&name, &[spec.n, spec.k], Place::Head)?)
     }
 
     /// Values of a norm [1, hidden] on the device.
@@ -210,8 +216,8 @@ impl<'a> Source<'a> {
         bias.then(|| self.tensor(&format!("{name}.bias"), &[*n], Place::Bias(site))).transpose()
     }
 
-    fn quantizable(&self, spec: &LinearSpec, weight: &Floats<'_>) -> Result<FloatWeights> {
-        FloatWeights::upload(self.device(), &spec.name, &weight.view().to_f32()?, (spec.n, spec.k))
+    fn quantizable(&self, spec: &LinearSpec, weight: Floats<'_>) -> Result<FloatWeights> {
+        FloatWeights::upload(self.device(), &spec.name, &weight.into_f32()?, (spec.n, spec.k))
     }
 
     /// A tensor of a known shape, through the transform.

@@ -5,6 +5,8 @@
 //! model still counts as one whose head is its embedding. Who reads the tensors and when is not known here
 //! ([`super::source`]).
 
+use serde_json::Value;
+
 use crate::Result;
 use crate::formats::safetensors::{Checkpoint, Dtype, TensorView};
 use crate::model::{BlockSpec, LinearSpec, Role};
@@ -55,6 +57,11 @@ pub trait Transform {
     /// What config.json says of the head, `tied` being what the source says: true where embedding and head may be
     /// one tensor, which no longer holds once they were changed in different ways.
     fn tied(&self, tied: bool) -> bool;
+
+    /// What `quantization_config` in config.json says of it: a key and its value; nothing for none.
+    fn record(&self) -> Option<(&'static str, Value)> {
+        None
+    }
 }
 
 /// The transform that leaves everything as it is stored.
@@ -79,7 +86,7 @@ impl Transform for Identity {
 #[derive(Clone, Debug)]
 pub struct Floats<'a> {
     stored: TensorView<'a>,
-    changed: Option<Vec<u8>>,
+    changed: Option<Vec<f32>>,
 }
 
 impl<'a> Floats<'a> {
@@ -98,19 +105,28 @@ impl<'a> Floats<'a> {
     /// # Errors
     /// As [`TensorView::to_f32`]; [`crate::Error::Tensor`] when the number of values is another.
     pub fn map(self, change: impl FnOnce(Vec<f32>) -> Vec<f32>) -> Result<Self> {
-        let values = change(self.view().to_f32()?);
-        if values.len() != self.stored.elements() {
-            let message = format!("a transform makes {} values of {}", values.len(), self.stored.elements());
-            return Err(self.stored.error(message));
+        let (stored, values) = (self.stored, change(self.into_f32()?));
+        if values.len() != stored.elements() {
+            let message = format!("a transform makes {} values of {}", values.len(), stored.elements());
+            return Err(stored.error(message));
         }
-        let changed = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(Self { changed: Some(changed), ..self })
+        Ok(Self { stored, changed: Some(values) })
+    }
+
+    /// All values, row-major.
+    ///
+    /// # Errors
+    /// As [`TensorView::to_f32`] where it is as it was stored.
+    pub fn into_f32(self) -> Result<Vec<f32>> {
+        self.changed.map_or_else(|| self.stored.to_f32(), Ok)
     }
 
     /// The tensor to read: single precision once it was changed.
     pub fn view(&self) -> TensorView<'_> {
         match &self.changed {
-            Some(bytes) => TensorView { dtype: Dtype::F32, bytes, ..self.stored },
+            Some(values) => {
+                TensorView { dtype: Dtype::F32, bytes: bytemuck::cast_slice(values), ..self.stored }
+            }
             None => self.stored,
         }
     }

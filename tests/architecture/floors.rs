@@ -15,7 +15,7 @@ const FLOORS: [(&str, &[&str]); 12] = [
     ("reference", &["error", "formats"]),
     ("selftest", &["error", "packing", "random", "gpu", "ops", "reference"]),
     ("generate", &["error", "packing", "gpu", "ops", "formats", "model"]),
-    ("quant", &["error", "packing", "gpu", "ops", "formats", "model", "generate"]),
+    ("quant", &["error", "packing", "random", "gpu", "ops", "formats", "model", "generate"]),
     (
         "bench",
         &[

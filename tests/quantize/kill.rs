@@ -70,7 +70,7 @@ fn first_block(stderr: &str, line: &str) -> Option<usize> {
 }
 
 /// Runs a conversion to its end through `kills` kills; returns how many hit a write.
-fn through_kills(
+pub(crate) fn through_kills(
     convert: &Convert,
     work: &Path,
     output: &Path,

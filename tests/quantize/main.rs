@@ -6,6 +6,7 @@ mod bad_input;
 mod job;
 mod kill;
 mod result;
+mod rotation;
 mod streams;
 mod targets;
 mod transform;

@@ -83,6 +83,7 @@ fn conversion(home: &Path, name: &str) -> Conversion {
         head_bits: 8,
         measurement: None,
         output_measurement: None,
+        rotation: None,
         rows: (2, 64),
         measurement_rows: (2, 64),
         probe_rows: 2,
@@ -92,7 +93,7 @@ fn conversion(home: &Path, name: &str) -> Conversion {
     }
 }
 
-fn logits(device: &Device, model: &Path) -> Vec<f32> {
+pub(crate) fn logits(device: &Device, model: &Path) -> Vec<f32> {
     let options = LoadOptions {
         rows: 16,
         cache: CacheSize { slots: 1, context: 16 },

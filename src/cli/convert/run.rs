@@ -69,6 +69,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
         head_bits: args.head_bits,
         measurement: args.measurement.clone(),
         output_measurement: args.output_measurement.clone(),
+        rotation: args.rotation(),
         rows: (args.rows, args.length),
         measurement_rows: (args.measurement_rows, args.measurement_length),
         probe_rows: args.probe_rows,
@@ -78,7 +79,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
     };
     let recorded = if args.no_resume { None } else { Job::recorded(&args.work_dir)? };
     match recorded {
-        Some(recorded) if args.model.is_none() => take_recorded(&mut conversion, &recorded),
+        Some(recorded) if args.model.is_none() => take_recorded(&mut conversion, args, &recorded),
         Some(recorded) if args.calibration.is_none() => {
             conversion.calibration = recorded.get("--calibration").unwrap_or_default().into();
         }
@@ -96,7 +97,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
     Ok(conversion)
 }
 
-fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
+fn take_recorded(conversion: &mut Conversion, args: &ConvertArgs, recorded: &Inputs) {
     let text = |name: &str| recorded.get(name).filter(|value| !value.is_empty());
     conversion.model = text("--model").unwrap_or_default().into();
     let path = |given: PathBuf, name: &str| match given.as_os_str().is_empty() {
@@ -107,6 +108,11 @@ fn take_recorded(conversion: &mut Conversion, recorded: &Inputs) {
     let measurement = path(conversion.measurement.take().unwrap_or_default(), "--measurement");
     conversion.measurement = Some(measurement).filter(|path| !path.as_os_str().is_empty());
     conversion.column = conversion.column.take().or_else(|| text("--column").map(str::to_owned));
+    // Without a rotation no seed was recorded.
+    if args.rotation_seed.is_none() {
+        conversion.rotation =
+            text("--rotation-seed").and_then(|seed| seed.parse().ok()).or(conversion.rotation);
+    }
     let number = |given: &mut usize, default: usize, name: &str| resume(given, default, text(name));
     resume(&mut conversion.bits, DEFAULT_BITS, text("--bits"));
     resume(&mut conversion.head_bits, DEFAULT_HEAD_BITS, text("--head-bits"));
@@ -182,17 +188,18 @@ mod tests {
     use super::*;
     use crate::cli::tests::parse;
 
-    /// As recorded by a job that was given `column`.
-    fn resumed(column: &str) -> Conversion {
-        let args: ConvertArgs = parse("convert -o work --output out").unwrap();
+    /// Flags beside those of a job that was given `column` and the rotation `seed`.
+    fn resumed(flags: &str, column: &str, seed: &str) -> Conversion {
+        let args: ConvertArgs = parse(format!("convert -o work --output out {flags}").trim_end()).unwrap();
         let mut conversion = super::conversion(&ConvertArgs {
             model: Some("model".into()),
             calibration: Some("text.txt".into()),
-            ..args
+            ..args.clone()
         })
         .unwrap();
         let recorded = Inputs::new().with("--model", "m").with("--calibration", "c").with("--column", column);
-        take_recorded(&mut conversion, &recorded);
+        let recorded = recorded.with("--rotation-seed", seed);
+        take_recorded(&mut conversion, &args, &recorded);
         conversion
     }
 
@@ -210,7 +217,18 @@ mod tests {
 
     #[test]
     fn a_resumed_job_keeps_its_column_or_none() {
-        assert_eq!(resumed("").column, None);
-        assert_eq!(resumed("story").column.as_deref(), Some("story"));
+        assert_eq!(resumed("", "", "").column, None);
+        assert_eq!(resumed("", "story", "").column.as_deref(), Some("story"));
+    }
+
+    #[test]
+    fn a_resumed_job_keeps_its_rotation_unless_told_otherwise() {
+        let seed = |flags: &str, seed: &str| resumed(flags, "", seed).rotation;
+        assert_eq!((seed("", ""), seed("", "5"), seed("--rotation on", "5")), (None, Some(5), Some(5)));
+        // These the job refuses.
+        assert_eq!(
+            (seed("--rotation on", ""), seed("--rotation on --rotation-seed 0", "5")),
+            (Some(0), Some(0))
+        );
     }
 }

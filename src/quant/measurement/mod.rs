@@ -147,7 +147,8 @@ impl Measurement {
             .map_err(|error| refuse(format!("damaged measurement ({error}); measure again without -m")))?;
         if measurement.model.fingerprint != model.fingerprint {
             return Err(refuse(format!(
-                "measured for another model, `{}`, or before its files changed; this one is `{}`; measure again",
+                "measured for another model, `{}`, before its files changed, or with another --rotation; this one is `{}`; \
+                 measure again",
                 measurement.model.name, model.name
             )));
         }
