@@ -8,6 +8,7 @@ use super::measurement::{BlockMeasurement, CombinationMeasurement, LinearMeasure
 use super::options::BlockOptions;
 use super::recipe::BlockKind;
 use super::report::Reporter;
+use super::scales::Rounding;
 use super::source::Source;
 use super::stream::Stream;
 use super::transform::Site;
@@ -123,7 +124,7 @@ fn candidates_of(
         let (rfn_error, stored) = match layouts.iter().position(|known| *known == layout) {
             Some(same) => (options[same].rfn_error, Arc::clone(&linears[same])),
             None => {
-                let result = quantize(&prepared, hessian, &layout, bias.as_deref())?;
+                let result = quantize(&prepared, hessian, &layout, bias.as_deref(), &Rounding::default())?;
                 let known: Vec<_> =
                     linears.first().and_then(|linear| linear.permutation().cloned()).into_iter().collect();
                 let stored = Arc::new(Linear::packed(source.device(), spec, &result.matrix, &known)?);

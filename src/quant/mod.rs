@@ -37,6 +37,7 @@ pub mod quantize;
 pub mod recipe;
 pub mod recount;
 pub mod report;
+pub mod scales;
 pub mod snapshot;
 pub mod source;
 pub mod state_file;

@@ -9,6 +9,7 @@ use super::measurement::BlockMeasurement;
 use super::options::head_recipe;
 use super::recipe::Recipe;
 use super::report::Reporter;
+use super::scales::Rounding;
 use super::source::Source;
 use super::stream::Stream;
 use super::transform::Site;
@@ -56,7 +57,13 @@ pub fn quantize_block(
                 let site = Site { block: &spec, input: group.input, linear };
                 let prepared = source.weights(site)?.prepare(&hessian)?;
                 let bias = source.bias(site)?;
-                let result = quantize(&prepared, &hessian, &recipe.layout(linear.k)?, bias.as_deref())?;
+                let result = quantize(
+                    &prepared,
+                    &hessian,
+                    &recipe.layout(linear.k)?,
+                    bias.as_deref(),
+                    &Rounding::default(),
+                )?;
                 let bpw = recipe.bits_per_weight(linear.k, linear.n)?;
                 let error = result.rfn_error;
                 reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {error:.5}", linear.name));
@@ -115,7 +122,7 @@ pub fn quantize_head(
     let sums = stream.accumulate_head(source, &spec)?;
     let hessian = prepare(sums.hessian, stream.rows().len(), reporter)?;
     let prepared = source.head_weights()?.prepare(&hessian)?;
-    let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None)?;
+    let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None, &Rounding::default())?;
     let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
     reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {:.5}", spec.name, result.rfn_error));
     Ok(PackedBlock::from([(spec.name, result.matrix)]))

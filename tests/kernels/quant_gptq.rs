@@ -7,6 +7,7 @@ use exlay::ops::Tensor;
 use exlay::packing::{Group, Layout};
 use exlay::quant::gptq::{Quantized, quantize};
 use exlay::quant::hessian::{DAMPING, HessianAccumulator, PreparedHessian};
+use exlay::quant::scales::{Rounding, ScaleRule};
 use exlay::quant::weights::FloatWeights;
 use exlay::reference;
 use half::f16;
@@ -54,10 +55,20 @@ impl Problem {
     }
 
     fn quantize(&self, device: &Device, hessian: &[f32], groups: &[(u32, usize)]) -> Quantized {
+        self.quantize_by(ScaleRule::Exl2, device, hessian, groups)
+    }
+
+    fn quantize_by(
+        &self,
+        scales: ScaleRule,
+        device: &Device,
+        hessian: &[f32],
+        groups: &[(u32, usize)],
+    ) -> Quantized {
         let hessian = PreparedHessian::new(device, "test", hessian.to_vec(), DAMPING).unwrap();
         let weights = FloatWeights::upload(device, "test", &self.weights, (self.n, self.k)).unwrap();
         let weights = weights.prepare(&hessian).unwrap();
-        quantize(&weights, &hessian, &layout(groups), None).unwrap()
+        quantize(&weights, &hessian, &layout(groups), None, &Rounding { scales }).unwrap()
     }
 
     /// √(tr ΔᵀHΔ / tr WᵀHW) in double precision.
@@ -149,7 +160,6 @@ fn slabs_change_nothing() {
     let problem = Problem::new(256, 320, 512, 3);
     let hessian = problem.hessian();
     let groups = [(5, 32), (4, 128), (3, 96)];
-    let whole = problem.quantize(&device, &hessian, &groups);
     // Bindings of 128 columns of W, and of 160 rows of H and U, which cut the second group.
     let options =
         DeviceOptions { tier: Some(device.tier()), binding_limit: Some(160 * 1024), ..Default::default() };
@@ -157,11 +167,41 @@ fn slabs_change_nothing() {
     let decoding =
         DeviceOptions { tier: Some(device.tier()), decode_limit: Some(64 * 1024), ..Default::default() };
     let adapter = adapter();
-    for options in [options, decoding] {
-        let small = Device::open(&adapter, options).unwrap();
-        let cut = problem.quantize(&small, &hessian, &groups);
-        assert!(cut.matrix == whole.matrix);
-        assert!((cut.rfn_error - whole.rfn_error).abs() <= 1e-6 * whole.rfn_error);
+    for rule in [ScaleRule::Exl2, ScaleRule::Searched] {
+        let whole = problem.quantize_by(rule, &device, &hessian, &groups);
+        for options in [&options, &decoding] {
+            let small = Device::open(&adapter, options.clone()).unwrap();
+            let cut = problem.quantize_by(rule, &small, &hessian, &groups);
+            assert!(cut.matrix == whole.matrix, "{rule:?}");
+            assert!((cut.rfn_error - whole.rfn_error).abs() <= 1e-6 * whole.rfn_error);
+        }
+    }
+}
+
+/// What searched scales save of the squared error, and that the packed matrix has just that error.
+#[test]
+fn searched_scales_lose_less() {
+    for (device, checked) in devices() {
+        if checked {
+            continue;
+        }
+        let problem = Problem::new(320, 96, 960, 7);
+        let hessian = problem.hessian();
+        // A group larger than what is scored, too.
+        for (bits, rows, most) in
+            [(2, 64, 0.93), (3, 64, 0.9), (4, 128, 0.95), (4, 160, 0.95), (6, 32, 1.0), (8, 32, 1.0)]
+        {
+            let groups = vec![(bits, rows); 320 / rows];
+            let groups: Vec<_> =
+                groups.into_iter().chain([(bits, 320 % rows)].into_iter().filter(|g| g.1 > 0)).collect();
+            let [old, new] = [ScaleRule::Exl2, ScaleRule::Searched]
+                .map(|rule| problem.quantize_by(rule, &device, &hessian, &groups));
+            let own = problem.relative_error(&hessian, &new.matrix.dequantize(), 96);
+            assert!((new.rfn_error - own).abs() <= 1e-4 * own, "said {}, is {own}", new.rfn_error);
+            let ratio = (new.rfn_error / old.rfn_error).powi(2);
+            println!("{bits} bits, {rows} rows: {ratio:.4} of the squared error");
+            assert!(ratio <= most, "{bits} bits, {rows} rows: {ratio:.4} of the squared error");
+        }
     }
 }
 
@@ -223,10 +263,12 @@ fn bad_numbers_are_named() {
     assert!(message.contains("q_proj") && message.contains("(1, 8) is NaN"), "{message}");
 
     // A scale that half precision does not hold.
+    let rounding = Rounding::default();
     let hessian = PreparedHessian::new(&device, "x", vec![0.0; 32 * 32], DAMPING).unwrap();
     let weights = FloatWeights::upload(&device, "o_proj", &[1e6_f32; 32 * 32], (32, 32)).unwrap();
     let weights = weights.prepare(&hessian).unwrap();
-    let message = quantize(&weights, &hessian, &layout(&[(2, 32)]), None).err().unwrap().to_string();
+    let message =
+        quantize(&weights, &hessian, &layout(&[(2, 32)]), None, &rounding).err().unwrap().to_string();
     assert!(message.contains("o_proj") && message.contains("half precision"), "{message}");
 }
 
@@ -251,11 +293,12 @@ fn exllamav2_gives_the_same_weights() {
     let weights: Vec<f32> = (0..k * n).map(|at| source[at % k * n + at / k]).collect();
     let hessian: Vec<f32> = f64s("hessian").into_iter().map(|value| value as f32).collect();
     let layout = Layout::from_q_groups(&u16s("q_groups"), data("q_weight").shape()[0]).unwrap();
+    let rounding = Rounding { scales: ScaleRule::Exl2 };
     for (device, _) in devices() {
         let hessian = PreparedHessian::new(&device, "gptq-4-3", hessian.clone(), DAMPING).unwrap();
         let weights =
             FloatWeights::upload(&device, "gptq-4-3", &weights, (n, k)).unwrap().prepare(&hessian).unwrap();
-        let found = quantize(&weights, &hessian, &layout, None).unwrap();
+        let found = quantize(&weights, &hessian, &layout, None, &rounding).unwrap();
         let scale_max: Vec<u16> = found.matrix.q_scale_max.iter().map(|value| value.to_bits()).collect();
         assert_eq!(scale_max, u16s("q_scale_max"));
         let decoded = found.matrix.dequantize();
