@@ -85,12 +85,13 @@ impl Column {
         let error = difference / line[row];
         let bound =
             (self.bounds[row] + ROUNDOFF * difference.abs()) / line[row].abs() + 2.5 * ULP * error.abs();
-        for later in row + 1..rows {
-            let change = line[later] * error;
-            self.values[later] -= change;
-            self.sizes[later] += change.abs();
+        let later = self.values.iter_mut().zip(&mut self.sizes).zip(&mut self.bounds).zip(line);
+        for (((value, size), own), &u) in later.skip(row + 1) {
+            let change = u * error;
+            *value -= change;
+            *size += change.abs();
             // The error's own, a product, and a subtraction from what has come together.
-            self.bounds[later] += line[later].abs() * bound + ROUNDOFF * (change.abs() + self.sizes[later]);
+            *own += u.abs() * bound + ROUNDOFF * (change.abs() + *size);
         }
         self.loss += error * error;
         self.bound += (2.0 * error.abs() + bound) * bound;
