@@ -4,14 +4,14 @@
 // code = 2·zero − 1 for w ≥ 0 or NaN and 0 below, as ExLlamaV2's division has it.
 //
 // w: f32 [.., n], rows from `first` on (not changed); u: f32 in vec4, row r of these rows from u_first + r·u_pitch on, beginning
-// with its own column of row 0; base: f32, from `column` on; picked: of `scale_pick`; codes: u32 [rows, n]; errors: f32 [rows, n];
+// with its own column of row 0; scale_codes: u32, from `column` on; picked: of `scale_pick`
+// or `scale_choose`; codes: u32 [rows, n]; errors: f32 [rows, n];
 // decoded: halves in pairs [n, k / 2], from row `first` on; sums: f32, Σ error² of a workgroup at `sum` + its number.
 // rows ≤ 128; rows and `first` in eights. A workgroup of eight lanes has 32 columns, a lane four of them, whose errors it keeps in
 // workgroup memory that no other lane touches. It takes eight rows into registers, corrects them for all rows before,
 // then rounds them; the values of U are the same for all lanes. Grid (n / 32).
 // Oracle: reference/gptq.rs.
 #import "common/half.wgsl"
-#import "common/scale_code.wgsl"
 
 struct Params {
     first: u32, rows: u32, n: u32, k: u32, u_first: u32, u_pitch: u32,
@@ -21,7 +21,7 @@ var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> u: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> base: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> scale_codes: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> picked: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> codes: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> errors: array<vec4<f32>>;
@@ -35,7 +35,7 @@ var<workgroup> squares: array<f32, 8>;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let fours = p.n / 4u;
     let four = id.x * 8u + lane;
-    let scale = column_scales(base[p.column / 4u + four], picked[p.group]);
+    let scale = column_scales(scale_codes[p.column / 4u + four], picked[p.group].z);
     var square = vec4<f32>(0.0);
     for (var first = 0u; first < p.rows; first += 8u) {
         let at = (p.first + first) * fours + four;
@@ -162,12 +162,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
 }
 
-fn column_scales(base: vec4<f32>, group: vec4<u32>) -> vec4<f32> {
-    let largest = bitcast<f32>(group.x);
-    let maximum = bitcast<f32>(group.z);
-    let code = vec4<f32>(vec4<u32>(scale_code(base.x, largest), scale_code(base.y, largest),
-        scale_code(base.z, largest), scale_code(base.w, largest)));
-    return halves(code * code * maximum);
+fn column_scales(codes: vec4<u32>, maximum: u32) -> vec4<f32> {
+    let code = vec4<f32>(codes);
+    return halves(code * code * bitcast<f32>(maximum));
 }
 
 fn halves(x: vec4<f32>) -> vec4<f32> {

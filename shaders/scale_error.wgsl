@@ -1,8 +1,8 @@
 // Error of a group for each of 97 multipliers m of its scales: parts[part, m] = Σ |clamp(rint(v/s), −zero, zero − 1)·s − v|^3.5
-// over this workgroup's tiles, where v = w / largest and s = (code / 16)²·m, m from 0.70 to 1.20.
+// over this workgroup's tiles, where v = w / largest and s = (code / 16)²·m, m from 0.70 to 1.20. Leaves the columns' codes.
 //
 // w: f32 [.., pitch], from row `first`; base: f32, from `column` on; largest: bits of f32 by group; parts: f32 [.., 97], from
-// `part` on. Dividing by `largest` keeps small weights' errors from underflowing. A workgroup takes every count-th tile of 32
+// `part` on; codes: u32, from `column` on. Dividing by `largest` keeps small weights' errors from underflowing. A workgroup takes every count-th tile of 32
 // rows by 32 columns; a lane has a column of it in registers, and its sums in workgroup memory, where they are added
 // in the end: the order of the sum is fixed. Grid (any count).
 // Oracle: reference/scale_search.rs.
@@ -16,6 +16,7 @@ var<immediate> p: Params;
 @group(0) @binding(1) var<storage, read> base: array<f32>;
 @group(0) @binding(2) var<storage, read> largest: array<u32>;
 @group(0) @binding(3) var<storage, read_write> parts: array<f32>;
+@group(0) @binding(4) var<storage, read_write> codes: array<u32>;
 
 var<workgroup> sums: array<f32, 3104>; // [multiplier][lane]
 
@@ -39,7 +40,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         let v5 = inverse * four(at + 20u * p.pitch);
         let v6 = inverse * four(at + 24u * p.pitch);
         let v7 = inverse * four(at + 28u * p.pitch);
-        let code = f32(scale_code(base[p.column + column], most));
+        let whole = scale_code(base[p.column + column], most);
+        if (t < across) {
+            codes[p.column + column] = whole;
+        }
+        let code = f32(whole);
         let scale = code * code * (1.0 / 256.0);
         for (var step = 0u; step < STEPS; step++) {
             let part = f32(step) * (1.0 / 96.0);

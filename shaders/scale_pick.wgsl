@@ -4,7 +4,7 @@
 //
 // parts: f32 [count, 97], added in two halves, each in order. One workgroup.
 // Oracle: reference/scale_search.rs.
-#import "common/half.wgsl"
+#import "common/group_maximum.wgsl"
 const STEPS: u32 = 97u;
 
 struct Params { count: u32, group: u32 }
@@ -38,7 +38,6 @@ fn main(@builtin(local_invocation_index) lane: u32) {
             }
         }
         let most = bitcast<f32>(largest[p.group]) * multipliers[best];
-        let maximum = round_to_half(round_to_half(most) * (1.0 / 256.0));
-        picked[p.group] = vec4<u32>(largest[p.group], half_bits(most), bitcast<u32>(maximum), best);
+        picked[p.group] = vec4<u32>(largest[p.group], half_bits(most), bitcast<u32>(group_maximum(most)), best);
     }
 }

@@ -10,6 +10,7 @@ use crate::ops::gather_rows::gather_rows;
 use crate::ops::gptq_group::{Rounded, gptq_group};
 use crate::ops::matmul_tn::{Product, Window, matmul_tn};
 use crate::ops::pack::pack;
+use crate::ops::scale_loss::{LossSearch, TRIED, scale_choose, scale_loss};
 use crate::ops::scale_search::{GroupRows, ScaleSearch, column_max, scale_error, scale_pick};
 use crate::ops::weight_error::weight_error;
 use crate::reference::scale_search::STEPS;
@@ -28,6 +29,7 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
     let size = layer.hidden;
     let mut entries = vec![hessian(device, layer.prompt, size), feedback(device, size), gathered(size)];
     entries.extend(GroupStep::ALL.map(|step| group(device, step, size)));
+    entries.extend([losses(size), choice(size)]);
     entries.extend([difference(size), scalar(size)]);
     entries
 }
@@ -142,6 +144,35 @@ fn group(device: &Device, step: GroupStep, size: usize) -> Entry {
     })
 }
 
+/// What rounding a group costs with all scales that are tried.
+fn losses(size: usize) -> Entry {
+    let (bytes, flops) = (4 * ROWS * (size + ROWS / 2) + 8 * TRIED * size, TRIED * 16 * ROWS * ROWS * size);
+    Entry::new(&["scale_loss"], format!("[{ROWS}, {size}] {BITS}b"), bytes, Some(flops), move |list, sets| {
+        let device = list.device().clone();
+        let mut before = CommandList::new(&device, "before the step that is timed");
+        for set in 0..sets {
+            let (matrix, work) = (Matrix::new(&device, size, set)?, Work::new(&device, size, 0)?);
+            let search = LossSearch::new(&device, size)?;
+            column_max(&mut before, &work.search, &work.rows(&matrix))?;
+            scale_loss(list, &work.search, &search, &work.rows(&matrix), (&work.factor, 0))?;
+        }
+        before.run()?;
+        device.wait("the steps before")
+    })
+}
+
+/// The choice among them.
+fn choice(size: usize) -> Entry {
+    let bytes = 4 * (TRIED + 2) * size;
+    Entry::new(&["scale_choose"], format!("[{ROWS}, {size}] {BITS}b"), bytes, None, move |list, sets| {
+        for _ in 0..sets {
+            let search = ScaleSearch::new(list.device(), &[size], 1, ROWS)?;
+            scale_choose(list, &search, &LossSearch::new(list.device(), size)?, 0, BITS)?;
+        }
+        Ok(())
+    })
+}
+
 /// What a group has for itself.
 struct Work {
     index: usize,
@@ -166,9 +197,13 @@ impl Work {
         })
     }
 
-    fn add(&mut self, list: &mut CommandList, step: GroupStep, matrix: &Matrix) -> Result<()> {
+    fn rows<'a>(&self, matrix: &'a Matrix) -> GroupRows<'a> {
         let first = self.index * ROWS;
-        let rows = GroupRows { weights: &matrix.weights, column: 0, first, rows: ROWS, group: 0, bits: BITS };
+        GroupRows { weights: &matrix.weights, column: 0, first, rows: ROWS, group: 0, bits: BITS }
+    }
+
+    fn add(&mut self, list: &mut CommandList, step: GroupStep, matrix: &Matrix) -> Result<()> {
+        let rows = self.rows(matrix);
         match step {
             GroupStep::ColumnMax => column_max(list, &self.search, &rows),
             GroupStep::ScaleError => scale_error(list, &mut self.search, &rows),
@@ -179,7 +214,7 @@ impl Work {
                 gptq_group(list, &self.search, &rows, (&self.factor, 0), &out)
             }
             GroupStep::Pack => {
-                let word = first / 32 * BITS as usize;
+                let word = rows.first / 32 * BITS as usize;
                 let scales = (&self.scales, true);
                 pack(list, &self.search, &rows, &self.codes, (&matrix.words, word), scales)
             }

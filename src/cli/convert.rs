@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use exlay::quant::method::Method;
 use exlay::quant::rotation::DEFAULT_SEED;
+use exlay::quant::scales::ScaleRule;
 use serde::Serialize;
 
 use super::failure::Usage;
@@ -91,6 +92,9 @@ pub(crate) struct ConvertArgs {
     /// Damping of the Hessians, as a part of the mean of their diagonal; ExLlamaV2 has 0.12.
     #[arg(long, value_name = "PART", default_value_t = Method::default().damping)]
     pub(crate) damping: f64,
+    /// How the scales of groups are found: searched, by what rounding with them costs, or by ExLlamaV2's rule, exl2.
+    #[arg(long, value_name = "RULE", default_value_t = Method::default().scales)]
+    pub(crate) scales: ScaleRule,
     /// Largest output file in MiB; 0 writes one file [also: -ss].
     #[arg(long, value_name = "MIB", default_value_t = 8192, allow_negative_numbers = true)]
     pub(crate) shard_size: i64,

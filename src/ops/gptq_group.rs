@@ -84,7 +84,7 @@ pub fn gptq_group(
     let buffers = [
         rows.weights.buffer(),
         factor.buffer(),
-        &search.base,
+        &search.codes,
         &search.picked,
         out.codes,
         out.errors.buffer(),

@@ -21,6 +21,7 @@
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
 //! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn`, `matmul_tn_subgroup` | `reference::matmul_tn` |
 //! | [`scale_search`] | a group's scales | `column_max`, `scale_error`, `scale_pick` | `reference::scale_search` |
+//! | [`scale_loss`] | the same by what rounding costs | `scale_loss`, `scale_choose` | `reference::scale_loss` |
 //! | [`gptq_group`] | rounding with feedback | `gptq_group` | `reference::gptq` |
 //! | [`pack`] | codes to words | `pack` | `reference::pack` |
 //! | [`weight_error`] | w − decoded, bit check | `weight_error` | `reference::weight_error` |
@@ -57,6 +58,7 @@ pub mod residual_norm;
 pub mod rms_norm;
 pub mod rope;
 pub mod sample;
+pub mod scale_loss;
 pub mod scale_search;
 pub mod swiglu;
 pub mod swiglu_gather;
@@ -119,6 +121,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     ];
     all.extend(sample::variants());
     all.extend(scale_search::variants());
+    all.extend(scale_loss::variants());
     all.extend(group_gemv::variants());
     all.extend(residual_norm::variants(capabilities));
     all.extend(swiglu_gather::variants());

@@ -57,5 +57,5 @@ pub fn pack(
         flags: if with_scales { SCALES } else { 0 },
     };
     let grid = [n as u32 / 32, blocks.div_ceil(8) as u32, 1];
-    list.dispatch(&kernel, &[codes, &search.base, &search.picked, words, scales], &params, grid)
+    list.dispatch(&kernel, &[codes, &search.codes, words, scales], &params, grid)
 }

@@ -21,14 +21,16 @@ fn multiplier(step: usize) -> f32 {
 
 /// What the search leaves for the other kernels of a matrix, and its scratch.
 pub struct ScaleSearch {
-    columns: usize,
-    groups: usize,
+    pub(super) columns: usize,
+    pub(super) groups: usize,
     /// f32 `[columns]`: of the group searched last, the scale with which each column's largest weight would just fit.
     pub base: Buffer,
     /// u32 [groups, 4]: bits of the largest of `base`, half bits of scale_max, bits of the group maximum as f32, number
     /// of the multiplier.
     pub picked: Buffer,
-    largest: Buffer,
+    /// u32 `[columns]`: of the group searched last, each column's scale code, 1..=16.
+    pub codes: Buffer,
+    pub(super) largest: Buffer,
     multipliers: Buffer,
     /// f32 [.., 97]: partial sums of the errors of the group searched last, divided by largest^3.5.
     pub parts: Buffer,
@@ -93,6 +95,7 @@ impl ScaleSearch {
             columns,
             groups,
             base: device.alloc("scale base", 4 * columns as u64)?,
+            codes: device.alloc("scale codes", 4 * columns as u64)?,
             picked: device.alloc("picked scales", 16 * groups as u64)?,
             largest: device.alloc("largest scales", 4 * groups as u64)?,
             multipliers: device.upload("scale multipliers", &multipliers)?,
@@ -161,7 +164,7 @@ pub fn column_max(list: &mut CommandList, search: &ScaleSearch, rows: &GroupRows
     list.dispatch(&kernel, &buffers, &params, [rows.weights.cols() as u32 / 32, 1, 1])
 }
 
-/// Errors of the group's part in this slab for each multiplier.
+/// Errors of the group's part in this slab for each multiplier, and the codes of its columns.
 ///
 /// # Errors
 /// [`Error::Shape`] when the rows leave the matrix; as [`CommandList::dispatch`].
@@ -184,7 +187,7 @@ pub fn scale_error(list: &mut CommandList, search: &mut ScaleSearch, rows: &Grou
         zero: rows.zero(),
     };
     search.part_count += parts;
-    let buffers = [rows.weights.buffer(), &search.base, &search.largest, &search.parts];
+    let buffers = [rows.weights.buffer(), &search.base, &search.largest, &search.parts, &search.codes];
     list.dispatch(&kernel, &buffers, &params, [parts as u32, 1, 1])
 }
 

@@ -87,6 +87,7 @@ impl Conversion {
             .with("--asymmetry", self.method.asymmetry)
             .with("--residual", self.method.residual)
             .with("--damping", self.method.damping)
+            .with("--scales", self.method.scales)
             .with("--adapter", device.name())
             .with("--tier", device.tier())
             .with("only measuring", self.output_measurement.is_some()))

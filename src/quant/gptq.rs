@@ -1,18 +1,19 @@
 //! One linear through GPTQ with adaptive group scales: all on the device, one list of dispatches, no wait inside.
 //!
-//! For each group, from the current weights: the scales ([`crate::ops::scale_search`]), rounding with feedback inside the
+//! For each group, from the current weights: the scales ([`super::scales`]), rounding with feedback inside the
 //! group, packing, and the correction of all later rows. Then the packed matrix is read back, uploaded as a loader would
 //! do it, decoded, and must give the quantizer's own weights bit by bit (ExLlamaV2 0.3.2).
 
 use half::f16;
 
 use super::hessian::PreparedHessian;
+use super::scales::{ScaleRule, Scales};
 use super::weights::PreparedWeights;
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::gptq_group::{MOST_ROWS, Rounded, gptq_group};
 use crate::ops::matmul_tn::{Product, Window, matmul_tn};
 use crate::ops::pack::pack;
-use crate::ops::scale_search::{GroupRows, ScaleSearch, column_max, scale_error, scale_pick};
+use crate::ops::scale_search::{GroupRows, ScaleSearch};
 use crate::ops::{QuantMatrix, Tensor, dequantize, weight_error};
 use crate::packing::{BLOCK_ROWS, Layout, PackedMatrix};
 use crate::{Error, Result};
@@ -108,6 +109,7 @@ pub fn quantize(
     hessian: &PreparedHessian,
     layout: &Layout,
     bias: Option<&[f16]>,
+    rule: ScaleRule,
 ) -> Result<Quantized> {
     let name = weights.name();
     if hessian.k() != weights.k || layout.rows() != weights.k {
@@ -131,7 +133,8 @@ pub fn quantize(
     let blocks = columns / 32;
     let sums = device.alloc(&format!("{name}.sums"), (4 * pieces.len() * blocks) as u64)?;
     let widths: Vec<usize> = slabs.iter().map(|slab| slab.work.cols()).collect();
-    let mut search = ScaleSearch::new(&device, &widths, layout.groups().len(), most_rows(layout))?;
+    let groups = (layout.groups().len(), most_rows(layout));
+    let mut scales = Scales::new(&device, rule, &widths, groups, hessian)?;
 
     let mut list = CommandList::new(&device, format!("quantizing {name}"));
     for slab in &slabs {
@@ -140,15 +143,17 @@ pub fn quantize(
     }
     for (index, piece) in pieces.iter().enumerate() {
         if piece.opens_group {
-            record_search(&mut list, &mut search, &slabs, layout, piece)?;
+            let group = layout.groups()[piece.group];
+            let rows: Vec<_> = slabs.iter().map(|slab| slab.rows(piece, group.rows, group.bits)).collect();
+            scales.record(&mut list, &rows, hessian)?;
         }
-        record_rounding(&mut list, &search, &slabs, layout, piece, hessian, (&sums, index * blocks))?;
+        record_rounding(&mut list, &scales.search, &slabs, layout, piece, hessian, (&sums, index * blocks))?;
     }
     list.run()?;
 
     let sums: Vec<f32> = device.read(&sums, 0, pieces.len() * blocks)?;
     let squared: f64 = sums.iter().map(|&sum| f64::from(sum)).sum();
-    let matrix = read_matrix(&device, name, &search, &slabs, layout, hessian, padded(bias, columns))?;
+    let matrix = read_matrix(&device, name, &scales.search, &slabs, layout, hessian, padded(bias, columns))?;
     let (weight_squared, max_error) = check(&matrix, &slabs, name, hessian)?;
     if !squared.is_finite() || !weight_squared.is_finite() {
         let message = "an error is not finite; the Hessian is too ill-conditioned, use more calibration rows";
@@ -166,23 +171,6 @@ fn padded(bias: Option<&[f16]>, columns: usize) -> Option<Vec<f16>> {
         bias.resize(columns, f16::ZERO);
         bias
     })
-}
-
-fn record_search(
-    list: &mut CommandList,
-    search: &mut ScaleSearch,
-    slabs: &[Slab<'_>],
-    layout: &Layout,
-    piece: &Piece,
-) -> Result<()> {
-    let group = layout.groups()[piece.group];
-    for slab in slabs {
-        column_max(list, search, &slab.rows(piece, group.rows, group.bits))?;
-    }
-    for slab in slabs {
-        scale_error(list, search, &slab.rows(piece, group.rows, group.bits))?;
-    }
-    scale_pick(list, search, piece.group)
 }
 
 fn record_rounding(

@@ -13,6 +13,7 @@ use super::method::Method;
 use super::options::{linear_recipes, probed};
 use super::probe::Probe;
 use super::report::Reporter;
+use super::scales::ScaleRule;
 use super::source::Source;
 use super::stream::Stream;
 use super::sums::ProductSum;
@@ -49,7 +50,7 @@ pub fn measure_block(
         let hessian = prepare(&specs.linears[0].name, sums.hessian, stream.rows().rows(), method, reporter)?;
         for (position, linear) in specs.linears.iter().enumerate() {
             let site = Site { block: &spec, input: specs.input, linear };
-            let tried = try_all(source, site, &hessian, reporter)?;
+            let tried = try_all(source, site, &hessian, method.scales, reporter)?;
             let mut damages = Vec::new();
             for (option, stored) in tried.probed {
                 let Some(probe) = probe else { break };
@@ -108,6 +109,7 @@ fn try_all(
     source: &Source<'_>,
     site: Site<'_>,
     hessian: &PreparedHessian,
+    scales: ScaleRule,
     reporter: &mut dyn Reporter,
 ) -> Result<Tried> {
     let spec = site.linear;
@@ -124,7 +126,7 @@ fn try_all(
             continue;
         }
         let bits = recipe.total_bits(spec.k, spec.n)?;
-        let result = quantize(&prepared, hessian, &layout, bias.as_deref())?;
+        let result = quantize(&prepared, hessian, &layout, bias.as_deref(), scales)?;
         if to_probe.contains(&index) {
             let stored = Linear::packed(source.device(), spec, &result.matrix, &[])?;
             tried.probed.push((tried.options.len(), Arc::new(stored)));

@@ -1,5 +1,6 @@
 //! How linears are fitted and rounded: what each technique is, and its part by default.
 
+use super::scales::ScaleRule;
 use crate::{Error, Result};
 
 /// Damping of ExLlamaV2 0.3.2, as a part of the mean of the Hessian's diagonal.
@@ -19,18 +20,20 @@ pub struct Method {
     pub residual: f32,
     /// Damping of Hessians, as a part of the mean of their diagonal.
     pub damping: f64,
+    /// How the scales of groups are found.
+    pub scales: ScaleRule,
 }
 
 impl Default for Method {
     fn default() -> Self {
-        Self { asymmetry: 0.5, residual: 0.5, damping: DAMPING }
+        Self { asymmetry: 0.5, residual: 0.5, damping: DAMPING, scales: ScaleRule::Searched }
     }
 }
 
 impl Method {
     /// The techniques of ExLlamaV2 0.3.2.
     pub fn exl2() -> Self {
-        Self { asymmetry: 0.0, residual: 0.0, damping: EXL2_DAMPING }
+        Self { asymmetry: 0.0, residual: 0.0, damping: EXL2_DAMPING, scales: ScaleRule::Exl2 }
     }
 
     /// Whether the states of the unquantized model are needed beside the quantized ones.

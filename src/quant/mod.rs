@@ -41,6 +41,7 @@ pub mod recount;
 pub mod report;
 pub mod rotation;
 pub mod rows;
+pub mod scales;
 pub mod snapshot;
 pub mod source;
 pub mod state_file;

@@ -52,7 +52,8 @@ pub fn quantize_block(
                 let site = Site { block: &spec, input: group.input, linear };
                 let prepared = source.weights(site)?.prepare(&hessian, correction.as_ref())?;
                 let bias = source.bias(site)?;
-                let result = quantize(&prepared, &hessian, &recipe.layout(linear.k)?, bias.as_deref())?;
+                let result =
+                    quantize(&prepared, &hessian, &recipe.layout(linear.k)?, bias.as_deref(), method.scales)?;
                 let bpw = recipe.bits_per_weight(linear.k, linear.n)?;
                 let error = result.rfn_error;
                 reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {error:.5}", linear.name));
@@ -110,7 +111,7 @@ pub fn quantize_head(
     let hessian = prepare(&spec.name, hessian, rows, method, reporter)?;
     let correction = paired.as_ref().map(|sums| Correction { sums, method, rows });
     let prepared = source.head_weights()?.prepare(&hessian, correction.as_ref())?;
-    let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None)?;
+    let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None, method.scales)?;
     let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
     reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {:.5}", spec.name, result.rfn_error));
     Ok(PackedBlock::from([(spec.name, result.matrix)]))

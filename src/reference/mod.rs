@@ -27,6 +27,7 @@ pub mod reorder;
 pub mod rms_norm;
 pub mod rope;
 pub mod sample;
+pub mod scale_loss;
 pub mod scale_search;
 pub mod swiglu;
 pub mod unpack;

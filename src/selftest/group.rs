@@ -16,7 +16,7 @@ use crate::reference::scale_search::{self as oracle, STEPS, multiplier, scale_co
 use crate::{Result, reference};
 
 /// Rows above the group.
-const FIRST: usize = 32;
+pub(super) const FIRST: usize = 32;
 
 /// Rows below it.
 const BELOW: usize = 32;
@@ -82,7 +82,7 @@ struct Work {
 }
 
 impl Group {
-    fn k(&self) -> usize {
+    pub(super) fn k(&self) -> usize {
         FIRST + self.rows + BELOW
     }
 
@@ -91,7 +91,7 @@ impl Group {
     }
 
     /// Weights [k, columns] whose columns differ in size a lot, so that all scale codes occur.
-    fn weights(&self, seed: u64) -> Vec<f32> {
+    pub(super) fn weights(&self, seed: u64) -> Vec<f32> {
         let (values, sizes) = (Random::new(seed, "weights"), Random::new(seed, "sizes"));
         let unit = |column: usize| (sizes.bits(column as u64) >> 40) as f32 / (1 << 24) as f32;
         let sizes: Vec<f32> = (0..self.columns).map(|column| 0.02 + 0.1 * unit(column).powi(3)).collect();
@@ -99,7 +99,7 @@ impl Group {
     }
 
     /// An upper triangle [k, k] with a diagonal around 1.
-    fn factor(&self, seed: u64) -> Vec<f32> {
+    pub(super) fn factor(&self, seed: u64) -> Vec<f32> {
         let (k, random) = (self.k(), Random::new(seed, "factor"));
         (0..k * k)
             .map(|at| match (at / k).cmp(&(at % k)) {
@@ -155,6 +155,10 @@ impl Group {
                 // last place of the weight, which is up to 2^bits of the errors, and count 3.5 times.
                 let bound = (10 << bits) as f64 * ULP * 3.5 * expected;
                 comparison.value((sum * unit) as f32, expected, bound);
+            }
+            let codes: Vec<u32> = device.read(&search.codes, 0, columns)?;
+            for (&code, expected) in codes.iter().zip(self.scales(device, search)?.0) {
+                comparison.exact(code as f32, f32::from(expected));
             }
             return Ok(comparison);
         }

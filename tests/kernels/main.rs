@@ -20,6 +20,7 @@ mod matmul;
 mod permute;
 mod quant_gemv;
 mod quant_gptq;
+mod quant_losses;
 mod quant_matmul_tn;
 mod quant_numbers;
 mod quant_rounding;

@@ -8,6 +8,7 @@ use exlay::packing::{Group, Layout};
 use exlay::quant::gptq::{Quantized, quantize};
 use exlay::quant::hessian::PreparedHessian;
 use exlay::quant::method::EXL2_DAMPING;
+use exlay::quant::scales::ScaleRule;
 use exlay::quant::sums::{ProductSum, Tokens};
 use exlay::quant::weights::FloatWeights;
 use exlay::reference;
@@ -56,10 +57,20 @@ impl Problem {
     }
 
     fn quantize(&self, device: &Device, hessian: &[f32], groups: &[(u32, usize)]) -> Quantized {
+        self.quantize_by(ScaleRule::Exl2, device, hessian, groups)
+    }
+
+    fn quantize_by(
+        &self,
+        scales: ScaleRule,
+        device: &Device,
+        hessian: &[f32],
+        groups: &[(u32, usize)],
+    ) -> Quantized {
         let hessian = PreparedHessian::new(device, "test", hessian.to_vec(), EXL2_DAMPING).unwrap();
         let weights = FloatWeights::upload(device, "test", &self.weights, (self.n, self.k)).unwrap();
         let weights = weights.prepare(&hessian, None).unwrap();
-        quantize(&weights, &hessian, &layout(groups), None).unwrap()
+        quantize(&weights, &hessian, &layout(groups), None, scales).unwrap()
     }
 
     /// √(tr ΔᵀHΔ / tr WᵀHW) in double precision.
@@ -151,7 +162,6 @@ fn slabs_change_nothing() {
     let problem = Problem::new(256, 320, 512, 3);
     let hessian = problem.hessian();
     let groups = [(5, 32), (4, 128), (3, 96)];
-    let whole = problem.quantize(&device, &hessian, &groups);
     // Bindings of 128 columns of W, and of 160 rows of H and U, which cut the second group.
     let options =
         DeviceOptions { tier: Some(device.tier()), binding_limit: Some(160 * 1024), ..Default::default() };
@@ -159,11 +169,41 @@ fn slabs_change_nothing() {
     let decoding =
         DeviceOptions { tier: Some(device.tier()), decode_limit: Some(64 * 1024), ..Default::default() };
     let adapter = adapter();
-    for options in [options, decoding] {
-        let small = Device::open(&adapter, options).unwrap();
-        let cut = problem.quantize(&small, &hessian, &groups);
-        assert!(cut.matrix == whole.matrix);
-        assert!((cut.rfn_error - whole.rfn_error).abs() <= 1e-6 * whole.rfn_error);
+    for rule in [ScaleRule::Exl2, ScaleRule::Searched] {
+        let whole = problem.quantize_by(rule, &device, &hessian, &groups);
+        for options in [&options, &decoding] {
+            let small = Device::open(&adapter, options.clone()).unwrap();
+            let cut = problem.quantize_by(rule, &small, &hessian, &groups);
+            assert!(cut.matrix == whole.matrix, "{rule:?}");
+            assert!((cut.rfn_error - whole.rfn_error).abs() <= 1e-6 * whole.rfn_error);
+        }
+    }
+}
+
+/// What searched scales save of the squared error, and that the packed matrix has just that error.
+#[test]
+fn searched_scales_lose_less() {
+    for (device, checked) in devices() {
+        if checked {
+            continue;
+        }
+        let problem = Problem::new(320, 96, 960, 7);
+        let hessian = problem.hessian();
+        // A group larger than what is scored, too.
+        for (bits, rows, most) in
+            [(2, 64, 0.93), (3, 64, 0.9), (4, 128, 0.95), (4, 160, 0.95), (6, 32, 1.0), (8, 32, 1.0)]
+        {
+            let groups = vec![(bits, rows); 320 / rows];
+            let groups: Vec<_> =
+                groups.into_iter().chain([(bits, 320 % rows)].into_iter().filter(|g| g.1 > 0)).collect();
+            let [old, new] = [ScaleRule::Exl2, ScaleRule::Searched]
+                .map(|rule| problem.quantize_by(rule, &device, &hessian, &groups));
+            let own = problem.relative_error(&hessian, &new.matrix.dequantize(), 96);
+            assert!((new.rfn_error - own).abs() <= 1e-4 * own, "said {}, is {own}", new.rfn_error);
+            let ratio = (new.rfn_error / old.rfn_error).powi(2);
+            println!("{bits} bits, {rows} rows: {ratio:.4} of the squared error");
+            assert!(ratio <= most, "{bits} bits, {rows} rows: {ratio:.4} of the squared error");
+        }
     }
 }
 
@@ -242,7 +282,8 @@ fn bad_numbers_are_named() {
     let hessian = PreparedHessian::new(&device, "x", vec![0.0; 32 * 32], EXL2_DAMPING).unwrap();
     let weights = FloatWeights::upload(&device, "o_proj", &[1e6_f32; 32 * 32], (32, 32)).unwrap();
     let weights = weights.prepare(&hessian, None).unwrap();
-    let message = quantize(&weights, &hessian, &layout(&[(2, 32)]), None).err().unwrap().to_string();
+    let message =
+        quantize(&weights, &hessian, &layout(&[(2, 32)]), None, ScaleRule::Exl2).err().unwrap().to_string();
     assert!(message.contains("o_proj") && message.contains("half precision"), "{message}");
 }
 
@@ -273,7 +314,7 @@ fn exllamav2_gives_the_same_weights() {
             .unwrap()
             .prepare(&hessian, None)
             .unwrap();
-        let found = quantize(&weights, &hessian, &layout, None).unwrap();
+        let found = quantize(&weights, &hessian, &layout, None, ScaleRule::Exl2).unwrap();
         let scale_max: Vec<u16> = found.matrix.q_scale_max.iter().map(|value| value.to_bits()).collect();
         assert_eq!(scale_max, u16s("q_scale_max"));
         let decoded = found.matrix.dequantize();

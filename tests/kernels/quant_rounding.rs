@@ -80,7 +80,7 @@ fn round_on_device(device: &Device, w: &[f32], n: usize, u: &[f32], rows: usize,
 }
 
 /// An upper triangle [k, k] with a diagonal around 1.
-fn triangle(numbers: &mut Numbers, k: usize) -> Vec<f32> {
+pub(crate) fn triangle(numbers: &mut Numbers, k: usize) -> Vec<f32> {
     let mut u = vec![0.0; k * k];
     for i in 0..k {
         u[i * (k + 1)] = (0.7 + 0.6 * numbers.uniform()) as f32;

@@ -217,7 +217,7 @@ fn weights_are_fitted_to_the_unquantized_model() {
     let stream = quantized(&source, 2);
     let block = source.block(2).unwrap();
     let spec = block.spec().clone();
-    let method = Method { asymmetry: 0.5, residual: 0.25, damping: 0.1 };
+    let method = Method { asymmetry: 0.5, residual: 0.25, damping: 0.1, ..Method::default() };
     for (group, sums) in
         stream.accumulate(&source, (&block, &block), 0..spec.groups.len()).unwrap().into_iter().enumerate()
     {

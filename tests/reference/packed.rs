@@ -4,6 +4,7 @@ use exlay::reference::dequantize::{column, group_maximum, original_order, packed
 use exlay::reference::gptq::gptq;
 use exlay::reference::matmul::matmul;
 use exlay::reference::quant_matmul::{self, Rounding, quant_matmul};
+use exlay::reference::scale_loss;
 use exlay::reference::scale_search::{base_scales, multiplier, scale_search};
 use exlay::reference::unpack::{Packed, fields};
 use exlay::reference::{pack, permute, real};
@@ -167,6 +168,20 @@ fn scale_search_finds_the_scale_that_made_the_weights() {
     // The step is 0.9375 of the base, and multipliers are 1/192 apart.
     assert!((multiplier(found.best) - 0.9375).abs() < 0.5 / 192.0 + 1e-6, "{}", found.best);
     assert_eq!((multiplier(0), multiplier(96)), (0.7, 1.2));
+}
+
+#[test]
+fn loss_search_finds_the_scale_that_made_the_weights() {
+    let weights: Vec<f32> =
+        (0..16).flat_map(|row| [0.5 * (row as f32 - 8.0), 0.125 * (row as f32 - 8.0)]).collect();
+    let identity: Vec<f32> = (0..256).map(|at| if at % 17 == 0 { 1.0 } else { 0.0 }).collect();
+    let found = scale_loss::search(&weights, 2, &identity, &[0.4, 0.5, 0.6], 4);
+    assert_eq!((found.best, found.codes), (1, vec![16, 8]));
+    assert!(found.losses[1] == 0.0 && found.losses[0] > 0.0 && found.losses[2] > 0.0);
+    // 0.6 becomes 1, an error of -0.4; then 0.31 + 0.5 · 0.4 becomes 1, an error of -0.49 / 2.
+    let loss = scale_loss::column_loss(&[0.6, 0.31], &[1.0, 0.5, 0.0, 2.0], f16::ONE, 4);
+    assert!((loss - (0.16 + 0.245 * 0.245)).abs() < 1e-12, "{loss}");
+    assert_eq!(scale_loss::column_loss(&[0.6], &[2.0], f16::ZERO, 4), 0.3 * 0.3);
 }
 
 #[test]

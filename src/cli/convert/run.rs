@@ -73,7 +73,12 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
         rows: (args.rows, args.length),
         measurement_rows: (args.measurement_rows, args.measurement_length),
         probe_rows: args.probe_rows,
-        method: Method { asymmetry: args.asymmetry, residual: args.residual, damping: args.damping },
+        method: Method {
+            asymmetry: args.asymmetry,
+            residual: args.residual,
+            damping: args.damping,
+            scales: args.scales,
+        },
         shard_bytes: args.shard_bytes(),
         resume: !args.no_resume,
     };
@@ -125,6 +130,7 @@ fn take_recorded(conversion: &mut Conversion, args: &ConvertArgs, recorded: &Inp
     resume(&mut method.asymmetry, default.asymmetry, text("--asymmetry"));
     resume(&mut method.residual, default.residual, text("--residual"));
     resume(&mut method.damping, default.damping, text("--damping"));
+    resume(&mut method.scales, default.scales, text("--scales"));
 }
 
 /// Takes the recorded value where the flag was left at its default; another is kept, and the job refuses it by name.
