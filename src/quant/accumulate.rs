@@ -86,12 +86,13 @@ impl PairedSums {
 
 impl Stream {
     /// Runs all rows through a block as far as the last of some groups and sums their inputs. `original` is the
-    /// unquantized block, for the reference; without one it is not looked at.
+    /// unquantized block, for the reference; without one it is not looked at. Where the block's last group is among them, the
+    /// reference is after the block then.
     ///
     /// # Errors
     /// As [`Stream::advance`].
     pub fn accumulate(
-        &self,
+        &mut self,
         source: &Source<'_>,
         (block, original): (&Block, &Block),
         groups: Range<usize>,
@@ -112,13 +113,18 @@ impl Stream {
             of(group).map_or(Ok(()), |sums| sums.add(list, source, input, tokens))
         };
         let last = groups.end - 1;
-        let mut reference = source.runner(original, keep).in_slot(1).until(last);
+        let ends = groups.end == block.spec().groups.len();
+        let mut reference =
+            source.runner(original, keep).in_slot(1).until(if ends { groups.end } else { last });
         let mut runner = source.runner(block, add).until(last);
         let hidden = source.scratch().hidden();
         for (pass, (row, span)) in self.rows.passes().enumerate() {
-            if let Some(rows) = &self.reference {
+            if let Some(rows) = &mut self.reference {
                 rows.load(pass, hidden)?;
                 reference.forward(span.start, span.len())?;
+                if ends {
+                    rows.store(pass, hidden)?;
+                }
             }
             self.write_weights(weights.as_ref(), row, span.clone())?;
             self.rows.load(pass, hidden)?;

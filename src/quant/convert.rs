@@ -201,7 +201,7 @@ impl Run<'_> {
                     Some(block) => block.clone(),
                     None => self.source.block(index)?,
                 };
-                let result = measure_block(&measuring, (index, &block), &stream, reporter)?;
+                let result = measure_block(&measuring, (index, &block), &mut stream, reporter)?;
                 stream.advance(self.source, &block, &block)?;
                 result.save(self.job.claim(&block_name("measure", index))?)?;
                 finished.push(result);

@@ -112,57 +112,129 @@ pub fn quantize(
     rule: ScaleRule,
 ) -> Result<Quantized> {
     let name = weights.name();
-    if hessian.k() != weights.k || layout.rows() != weights.k {
-        let message =
-            format!("{} rows, a Hessian of {}, groups of {}", weights.k, hessian.k(), layout.rows());
-        return Err(Error::shape(name, message));
-    }
     if let Some(bias) = bias
         && bias.len() != weights.outputs
     {
         return Err(Error::shape(name, format!("a bias of {} for {} outputs", bias.len(), weights.outputs)));
     }
-    let device = weights.slabs[0].device().clone();
-    let mut slabs = Vec::with_capacity(weights.slabs.len());
-    let mut columns = 0;
-    for original in &weights.slabs {
-        slabs.push(Slab::new(&device, name, original, columns, layout)?);
-        columns += original.cols();
-    }
-    let pieces = pieces(layout, hessian.factor().slab_rows());
-    let blocks = columns / 32;
-    let sums = device.alloc(&format!("{name}.sums"), (4 * pieces.len() * blocks) as u64)?;
-    let widths: Vec<usize> = slabs.iter().map(|slab| slab.work.cols()).collect();
-    let groups = (layout.groups().len(), most_rows(layout));
-    let mut scales = Scales::new(&device, rule, &widths, groups, hessian)?;
-
-    let mut list = CommandList::new(&device, format!("quantizing {name}"));
-    for slab in &slabs {
-        let bytes = (4 * slab.work.rows() * slab.work.cols()) as u64;
-        list.copy(slab.original.buffer(), 0, slab.work.buffer(), 0, bytes)?;
-    }
-    for (index, piece) in pieces.iter().enumerate() {
-        if piece.opens_group {
-            let group = layout.groups()[piece.group];
-            let rows: Vec<_> = slabs.iter().map(|slab| slab.rows(piece, group.rows, group.bits)).collect();
-            scales.record(&mut list, &rows, hessian)?;
-        }
-        record_rounding(&mut list, &scales.search, &slabs, layout, piece, hessian, (&sums, index * blocks))?;
-    }
-    list.run()?;
-
-    let sums: Vec<f32> = device.read(&sums, 0, pieces.len() * blocks)?;
-    let squared: f64 = sums.iter().map(|&sum| f64::from(sum)).sum();
-    let matrix = read_matrix(&device, name, &scales.search, &slabs, layout, hessian, padded(bias, columns))?;
-    let (weight_squared, max_error) = check(&matrix, &slabs, name, hessian)?;
-    if !squared.is_finite() || !weight_squared.is_finite() {
-        let message = "an error is not finite; the Hessian is too ill-conditioned, use more calibration rows";
-        return Err(Error::Numerical { place: name.to_owned(), message: message.into() });
-    }
-    // Rounding errors scaled by U's diagonal sum up to tr Δᵀ(H + damping·I)Δ.
-    let own = (squared - hessian.damping().amount * weight_squared).max(0.0);
-    let rfn_error = if weights.energy > 0.0 { (own / weights.energy).sqrt() } else { 0.0 };
+    let rounding = Rounding::record(weights, hessian, layout, rule, true)?;
+    rounding.list.run()?;
+    let device = rounding.list.device();
+    let Rounding { slabs, scales, columns, .. } = &rounding;
+    let matrix = read_matrix(device, name, &scales.search, slabs, layout, hessian, padded(bias, *columns))?;
+    let (weight_squared, max_error) = check(&matrix, slabs, name, hessian)?;
+    let rfn_error = rounding.relative_error(weights, hessian, weight_squared)?;
     Ok(Quantized { matrix, rfn_error, max_error })
+}
+
+/// The error that [`quantize`] would report, without packing anything.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn trial(
+    weights: &PreparedWeights,
+    hessian: &PreparedHessian,
+    layout: &Layout,
+    rule: ScaleRule,
+) -> Result<f64> {
+    let mut rounding = Rounding::record(weights, hessian, layout, rule, false)?;
+    let Rounding { list, slabs, .. } = &mut rounding;
+    let device = list.device().clone();
+    let mismatches = device.alloc("mismatches", 4)?;
+    let mut results = Vec::with_capacity(slabs.len());
+    for slab in slabs {
+        let tiles = slab.work.rows() / 32 * (slab.work.cols() / 32);
+        let parts = device.alloc("weight errors", (8 * tiles) as u64)?;
+        weight_error::weight_error(list, slab.original, &slab.decoded, &slab.decoded, &parts, &mismatches)?;
+        results.push((parts, tiles));
+    }
+    rounding.list.run()?;
+    let (weight_squared, _) = weight_errors(&device, results)?;
+    rounding.relative_error(weights, hessian, weight_squared)
+}
+
+/// The dispatches that round a linear, and where they leave it.
+struct Rounding<'a> {
+    list: CommandList,
+    slabs: Vec<Slab<'a>>,
+    scales: Scales,
+    /// Columns of all slabs.
+    columns: usize,
+    /// Sums of squared errors: their memory and number.
+    sums: (Buffer, usize),
+}
+
+impl<'a> Rounding<'a> {
+    /// Records them, with the words of the packed matrix if they are wanted.
+    fn record(
+        weights: &'a PreparedWeights,
+        hessian: &PreparedHessian,
+        layout: &Layout,
+        rule: ScaleRule,
+        words: bool,
+    ) -> Result<Self> {
+        let name = weights.name();
+        if hessian.k() != weights.k || layout.rows() != weights.k {
+            let message =
+                format!("{} rows, a Hessian of {}, groups of {}", weights.k, hessian.k(), layout.rows());
+            return Err(Error::shape(name, message));
+        }
+        let device = weights.slabs[0].device().clone();
+        let mut slabs = Vec::with_capacity(weights.slabs.len());
+        let mut columns = 0;
+        for original in &weights.slabs {
+            slabs.push(Slab::new(&device, name, original, columns, layout)?);
+            columns += original.cols();
+        }
+        let pieces = pieces(layout, hessian.factor().slab_rows());
+        let (blocks, count) = (columns / 32, pieces.len() * columns / 32);
+        let sums = device.alloc(&format!("{name}.sums"), 4 * count as u64)?;
+        let widths: Vec<usize> = slabs.iter().map(|slab| slab.work.cols()).collect();
+        let groups = (layout.groups().len(), most_rows(layout));
+        let mut scales = Scales::new(&device, rule, &widths, groups, hessian)?;
+
+        let mut list = CommandList::new(&device, format!("quantizing {name}"));
+        for slab in &slabs {
+            let bytes = (4 * slab.work.rows() * slab.work.cols()) as u64;
+            list.copy(slab.original.buffer(), 0, slab.work.buffer(), 0, bytes)?;
+        }
+        for (index, piece) in pieces.iter().enumerate() {
+            let group = layout.groups()[piece.group];
+            if piece.opens_group {
+                let rows: Vec<_> =
+                    slabs.iter().map(|slab| slab.rows(piece, group.rows, group.bits)).collect();
+                scales.record(&mut list, &rows, hessian)?;
+            }
+            let search = &scales.search;
+            record_rounding(&mut list, search, &slabs, layout, piece, hessian, (&sums, index * blocks))?;
+            for slab in slabs.iter().filter(|_| words) {
+                let rows = slab.rows(piece, piece.rows, group.bits);
+                let scales = (&slab.scales, piece.opens_group);
+                pack(&mut list, search, &rows, &slab.codes, (&slab.words, piece.word), scales)?;
+            }
+        }
+        Ok(Self { list, slabs, scales, columns, sums: (sums, count) })
+    }
+
+    /// √(tr ΔᵀHΔ / tr WᵀHW) after the list has run; `weight_squared` is tr ΔᵀΔ.
+    fn relative_error(
+        &self,
+        weights: &PreparedWeights,
+        hessian: &PreparedHessian,
+        weight_squared: f64,
+    ) -> Result<f64> {
+        let (sums, count) = &self.sums;
+        let sums: Vec<f32> = self.list.device().read(sums, 0, *count)?;
+        let squared: f64 = sums.iter().map(|&sum| f64::from(sum)).sum();
+        if !squared.is_finite() || !weight_squared.is_finite() {
+            let message =
+                "an error is not finite; the Hessian is too ill-conditioned, use more calibration rows";
+            return Err(Error::Numerical { place: weights.name().to_owned(), message: message.into() });
+        }
+        // Rounding errors scaled by U's diagonal sum up to tr Δᵀ(H + damping·I)Δ.
+        let own = (squared - hessian.damping().amount * weight_squared).max(0.0);
+        Ok(if weights.energy > 0.0 { (own / weights.energy).sqrt() } else { 0.0 })
+    }
 }
 
 fn padded(bias: Option<&[f16]>, columns: usize) -> Option<Vec<f16>> {
@@ -195,9 +267,6 @@ fn record_rounding(
         gptq_group(list, search, &slab.rows(piece, piece.rows, bits), (factor, factor_row), &out)?;
     }
     for slab in slabs {
-        let rows = slab.rows(piece, piece.rows, bits);
-        let scales = (&slab.scales, piece.opens_group);
-        pack(list, search, &rows, &slab.codes, (&slab.words, piece.word), scales)?;
         let end = piece.first + piece.rows;
         if end < layout.rows() {
             let product = Product {
@@ -297,8 +366,13 @@ fn check(
         );
         return Err(Error::Numerical { place: name.to_owned(), message });
     }
+    weight_errors(device, results)
+}
+
+/// Sum and largest of what [`weight_error`] left for some slabs: memory and number of tiles of each.
+fn weight_errors(device: &Device, parts: Vec<(Buffer, usize)>) -> Result<(f64, f32)> {
     let (mut squared, mut largest) = (0.0, 0.0_f32);
-    for (parts, tiles) in results {
+    for (parts, tiles) in parts {
         for [sum, most] in device.read::<[f32; 2]>(&parts, 0, tiles)? {
             squared += f64::from(sum);
             largest = largest.max(most);

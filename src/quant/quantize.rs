@@ -64,7 +64,8 @@ pub fn quantize_block(
             }
         }
     }
-    stream.advance(source, block, &original)?;
+    // The last group's sums took the reference through the block.
+    stream.advance_rows(source, block)?;
     Ok(packed)
 }
 

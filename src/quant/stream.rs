@@ -76,18 +76,16 @@ impl Stream {
     /// # Errors
     /// As [`crate::model::Runner::forward`].
     pub fn advance(&mut self, source: &Source<'_>, block: &Block, original: &Block) -> Result<()> {
-        let streams = [(Some(&mut self.rows), block), (self.reference.as_mut(), original)];
-        let hidden = source.scratch().hidden();
-        for (rows, block) in streams {
-            let Some(rows) = rows else { continue };
-            let mut runner = source.untapped(block);
-            for (pass, (_, span)) in rows.passes().enumerate() {
-                rows.load(pass, hidden)?;
-                runner.forward(span.start, span.len())?;
-                rows.store(pass, hidden)?;
-            }
-        }
-        Ok(())
+        self.advance_rows(source, block)?;
+        self.reference.as_mut().map_or(Ok(()), |rows| through(source, original, rows))
+    }
+
+    /// The same for the rows alone, where the reference is after the block already.
+    ///
+    /// # Errors
+    /// As [`Stream::advance`].
+    pub fn advance_rows(&mut self, source: &Source<'_>, block: &Block) -> Result<()> {
+        through(source, block, &mut self.rows)
     }
 
     /// Room for the weights of one pass, where tokens have weights.
@@ -146,4 +144,16 @@ impl Stream {
         let streams = 1 + usize::from(self.reference.is_some());
         SnapshotShape { block, streams, rows: self.rows.rows(), width: self.width }
     }
+}
+
+/// Replaces rows by what a block makes of them.
+fn through(source: &Source<'_>, block: &Block, rows: &mut HiddenRows) -> Result<()> {
+    let hidden = source.scratch().hidden();
+    let mut runner = source.untapped(block);
+    for (pass, (_, span)) in rows.passes().enumerate() {
+        rows.load(pass, hidden)?;
+        runner.forward(span.start, span.len())?;
+        rows.store(pass, hidden)?;
+    }
+    Ok(())
 }

@@ -150,17 +150,31 @@ fn sums_have_both_inputs_and_the_weights() {
     let ones = vec![vec![1.0; LENGTH]; 3];
     let block = source.block(2).unwrap();
     let groups = 0..block.spec().groups.len();
-    let accumulate = |stream: &Stream| stream.accumulate(&source, (&block, &block), groups.clone()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let (mut job, _) = Job::open(home.path(), Inputs::new(), true).unwrap();
+    stream.save(&mut job, "rows.state", 2).unwrap();
+    let after = states(&stream)[1]
+        .iter()
+        .map(|row| run(&source, &block, std::slice::from_ref(row)).remove(0))
+        .collect::<Vec<_>>();
+    let accumulate = |stream: &mut Stream| {
+        let sums = stream.accumulate(&source, (&block, &block), groups.clone()).unwrap();
+        if stream.reference().is_some() {
+            assert!(states(stream)[1] == after, "the reference is after the block");
+            stream.restore(&job, "rows.state", 2).unwrap();
+        }
+        sums
+    };
     let [own, reference] = states(&stream);
     let lost: Vec<f32> = reference.concat().iter().zip(own.concat()).map(|(r, x)| r - x).collect();
     let (own_inputs, reference_inputs) = (inputs(&source, &block, &own), inputs(&source, &block, &reference));
-    let plain = accumulate(&stream);
+    let plain = accumulate(&mut stream);
     for weighted in [None, Some(weights.clone())] {
         if let Some(weights) = weighted.clone() {
             stream = stream.with_weights(weights).unwrap();
         }
         let weights = weighted.unwrap_or_else(|| ones.clone()).concat();
-        for (group, sums) in accumulate(&stream).into_iter().enumerate() {
+        for (group, sums) in accumulate(&mut stream).into_iter().enumerate() {
             let linear = &block.spec().groups[group].linears[0];
             let (k, paired) = (linear.k, sums.paired.unwrap());
             let (own, reference) = (&own_inputs[group], &reference_inputs[group]);
@@ -175,11 +189,11 @@ fn sums_have_both_inputs_and_the_weights() {
         }
     }
     stream = stream.with_weights(ones).unwrap();
-    for (plain, weighted) in plain.into_iter().zip(accumulate(&stream)) {
+    for (plain, weighted) in plain.into_iter().zip(accumulate(&mut stream)) {
         assert!(hessian(plain.hessian) == hessian(weighted.hessian), "a weight of one changes no bit");
     }
-    let one = Stream::embed(&source, &tokens()).unwrap();
-    assert!(accumulate(&one).iter().all(|sums| sums.paired.is_none()), "nothing unless asked for");
+    let mut one = Stream::embed(&source, &tokens()).unwrap();
+    assert!(accumulate(&mut one).iter().all(|sums| sums.paired.is_none()), "nothing unless asked for");
 
     // The head, as if it followed here.
     stream = stream.with_weights(weights.clone()).unwrap();
@@ -214,7 +228,7 @@ fn sums_have_both_inputs_and_the_weights() {
 fn weights_are_fitted_to_the_unquantized_model() {
     let device = support::device(DeviceOptions::default());
     let source = open(&device);
-    let stream = quantized(&source, 2);
+    let mut stream = quantized(&source, 2);
     let block = source.block(2).unwrap();
     let spec = block.spec().clone();
     let method = Method { asymmetry: 0.5, residual: 0.25, damping: 0.1, ..Method::default() };
