@@ -111,7 +111,7 @@ pub fn attention(
 ) -> Result<()> {
     let CacheShape { pages_per_slot, kv_heads, dim, precision } = cache.shape();
     let cols = q.cols();
-    let fits = dim % 8 == 0 && dim <= 4 * LANES as usize && cols % (dim * kv_heads) == 0;
+    let fits = dim % 8 == 0 && dim <= 4 * LANES as usize && cols.is_multiple_of(dim * kv_heads);
     if !fits || rows > list.device().max_workgroups() as usize {
         let message = format!("{rows} rows of {cols} with {kv_heads} key heads of {dim}");
         return Err(Error::shape("attention", message));
