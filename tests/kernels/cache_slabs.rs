@@ -15,17 +15,20 @@ use crate::support::{device, open, tiers};
 
 const PRECISIONS: [CachePrecision; 2] = [CachePrecision::Half, CachePrecision::Single];
 
-/// Pages of two slots and one that is nobody's.
-const PAGES: usize = 7;
-const ROWS: usize = 3;
+/// Pages, of which two slots have twelve each: so many that a binding has room for everything else.
+const PAGES: usize = 31;
+const ROWS: usize = 8;
+
+/// Positions and slots of the rows in use.
+const USED: [[u32; 2]; 2] = [[2900, 1], [255, 0]];
 
 fn shape(precision: CachePrecision) -> CacheShape {
-    CacheShape { pages_per_slot: 3, kv_heads: 5, dim: 16, precision }
+    CacheShape { pages_per_slot: 12, kv_heads: 5, dim: 16, precision }
 }
 
-/// Binds the keys of two heads and a half.
-fn narrow(tier: Tier, precision: CachePrecision) -> Device {
-    let head = PAGES * PAGE * shape(precision).dim * precision.bytes();
+/// Binds the keys of two heads and a half in `pages` pages.
+fn narrow(tier: Tier, precision: CachePrecision, pages: usize) -> Device {
+    let head = pages * PAGE * shape(precision).dim * precision.bytes();
     open(DeviceOptions { tier: Some(tier), binding_limit: Some(head as u64 * 5 / 2), ..Default::default() })
 }
 
@@ -40,7 +43,7 @@ fn ran(
     build: impl FnOnce(&mut CommandList, &PagedCache, &RowState, &Tensor) -> exlay::Result<()>,
 ) -> Ran {
     let shape = shape(precision);
-    let pages = device.upload("pages", &Random::new(3, "pages").permutation(PAGES)[..6]).unwrap();
+    let pages = device.upload("pages", &Random::new(3, "pages").permutation(PAGES)[..24]).unwrap();
     let caches = ["keys", "values"].map(|name| {
         let values = Random::new(3, name).values(PAGES * PAGE * shape.kv_heads * shape.dim);
         match precision {
@@ -56,9 +59,13 @@ fn ran(
     });
     let cache = PagedCache::upload(device, shape, &pages, [&caches[0], &caches[1]]).unwrap();
     assert_eq!(cache.read::<u32>().unwrap(), caches, "what goes in comes out");
+    let (mut positions, mut slots) = ([u32::MAX; ROWS], [0; ROWS]);
+    for (row, [position, slot]) in [0, ROWS - 2].into_iter().zip(USED) {
+        (positions[row], slots[row]) = (position, slot);
+    }
     let state = RowState {
-        positions: device.upload("positions", &[700_u32, u32::MAX, 255]).unwrap(),
-        slots: device.upload("slots", &[1_u32, 0, 0]).unwrap(),
+        positions: device.upload("positions", &positions).unwrap(),
+        slots: device.upload("slots", &slots).unwrap(),
     };
     let out = Tensor::zeros(device, "out", 1, values).unwrap();
     let mut list = CommandList::new(device, "test");
@@ -82,7 +89,7 @@ fn pass(device: &Device, precision: CachePrecision, group: usize) -> Ran {
     let partial = Tensor::zeros(device, "partial", ROWS, heads * splits * (dim + 2)).unwrap();
     ran(device, precision, ROWS * heads * dim, |list, cache, state, out| {
         cache_write(list, &k, &v, state, cache, ROWS)?;
-        attention(list, &q, cache, state, &partial, &out.view(ROWS, heads * dim)?, ROWS, Some(600))
+        attention(list, &q, cache, state, &partial, &out.view(ROWS, heads * dim)?, ROWS, Some(2500))
     })
 }
 
@@ -98,7 +105,7 @@ fn step(device: &Device, precision: CachePrecision, group: usize, own: OwnKeys) 
     let rope = RopeTable::new(device, &[1.0, 0.5, 0.25, 0.125, 0.1, 0.05, 0.02, 0.01], 1.0, context).unwrap();
     let from = Projections { left: Left { partial: &partial, sums, columns }, key, value, rope: &rope };
     ran(device, precision, scratch(ROWS, heads, kv_heads, dim, context), |list, cache, state, splits| {
-        let decode = Decode { heads, rows: ROWS, window: Some(600), cache, state, splits };
+        let decode = Decode { heads, rows: ROWS, window: Some(2500), cache, state, splits };
         if own == OwnKeys::Stored {
             kv_write(list, &decode, &from)?;
         }
@@ -110,8 +117,9 @@ fn step(device: &Device, precision: CachePrecision, group: usize, own: OwnKeys) 
 fn slabs_change_no_bit() {
     for &tier in tiers() {
         for precision in PRECISIONS {
-            // Nine query heads on a key/value head are two workgroups of a decode step.
-            for group in [1, 9] {
+            // For one query head on each key/value head a decode step cuts the context into fewer splits than it would for
+            // the heads of a slab; for 17 it takes three workgroups a key/value head.
+            for group in [1, 17] {
                 let runs: [&dyn Fn(&Device) -> Ran; 3] = [
                     &|device| pass(device, precision, group),
                     &|device| step(device, precision, group, OwnKeys::New),
@@ -119,7 +127,7 @@ fn slabs_change_no_bit() {
                 ];
                 for (index, run) in runs.iter().enumerate() {
                     let (one, cache, out) = run(&device(tier, false));
-                    let (several, cut_cache, cut_out) = run(&narrow(tier, precision));
+                    let (several, cut_cache, cut_out) = run(&narrow(tier, precision, PAGES));
                     assert_eq!((&*one, &*several), (&[5][..], &[2, 2, 1][..]));
                     assert!(
                         cut_cache == cache,
@@ -137,8 +145,10 @@ fn slabs_change_no_bit() {
 fn cases_pass_in_slabs() {
     for &tier in tiers() {
         for precision in PRECISIONS {
-            let device = narrow(tier, precision);
-            let CacheShape { pages_per_slot, kv_heads, dim, .. } = shape(precision);
+            // The cases have a page that is nobody's.
+            let device = narrow(tier, precision, 7);
+            let CacheShape { kv_heads, dim, .. } = shape(precision);
+            let pages_per_slot = 3;
             let rows = || vec![Row::at(1, 300), Row::IDLE, Row::at(0, 511)];
             let decode = |own| AttentionDecode {
                 rows: rows(),
