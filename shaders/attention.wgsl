@@ -5,9 +5,10 @@
 // partial[r, head, s, 0] = m = max score, [1] = Σ e^(score − m), [2 ..] = Σ e^(score − m)·value. A split with
 // nothing to do leaves at once; `attention_merge` knows which those are.
 //
-// q: f32 [rows, heads, dim]; keys, values: [page][kv_head][PAGE][dim], halves or (import) single precision;
-// pages: u32 [slots, pages_per_slot]; positions, slots: u32 [rows] (position 0xffffffff: row not in use);
-// partial: f32 [rows, heads, splits, dim + 2]. dim is a multiple of 8 and at most 4·WG. Grid (splits, heads, rows).
+// q: f32 [rows, heads, dim]; keys, values: a slab [page][kv_heads][PAGE][dim] of the cache, halves or (import) single precision,
+// for `group` query heads each from first_head on; pages: u32 [slots, pages_per_slot]; positions, slots: u32 [rows] (position
+// 0xffffffff: row not in use); partial: f32 [rows, heads, splits, dim + 2]. dim is a multiple of 8 and at most 4·WG. Grid
+// (splits, kv_heads · group, rows).
 // Oracle: reference/attention.rs.
 override WG: u32;
 override PAGE: u32;
@@ -16,7 +17,8 @@ override DIM: u32;
 #import "common/cache_half.wgsl"
 
 struct Params {
-    heads: u32, kv_heads: u32, pages_per_slot: u32, split_len: u32, splits: u32, window: u32, scale: f32,
+    heads: u32, first_head: u32, group: u32, kv_heads: u32,
+    pages_per_slot: u32, split_len: u32, splits: u32, window: u32, scale: f32,
 }
 var<immediate> p: Params;
 
@@ -57,9 +59,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, lane: Lane) {
     if (position == 0xffffffffu || begin >= end) {
         return;
     }
-    let row_head = id.z * p.heads + id.y;
+    let row_head = id.z * p.heads + p.first_head + id.y;
     let slot = slots[id.z];
-    let kv_head = id.y / (p.heads / p.kv_heads);
+    let kv_head = id.y / p.group;
     for (var i = lane.index; i < DIM; i += WG) {
         query[i] = q[row_head * DIM + i];
     }

@@ -6,10 +6,10 @@
 //
 // Row r sees positions first ..= positions[r] of its slot, as in `attention`. partial: f32 [SUMS, rows, 4·columns], queries from
 // column 0, keys from 4·key and values from 4·value; table: cosine, sine [context, DIM / 2]; positions, slots: u32 [rows] (position
-// 0xffffffff: row not in use); pages: u32 [slots, pages_per_slot]; keys, values: [page][kv_head][PAGE][DIM], halves or (import)
-// single precision; splits: f32 [rows, heads, splits, DIM] = Σ e^(score − m)·value, then f32 [rows, heads, splits, 2] = m and
-// Σ e^(score − m). A split with nothing to do leaves at once. DIM, a multiple of 8 up to 256, HEADS, up to 8, SUMS
-// and STORED are constants of the prologue. Grid (splits, kv_heads · sets, rows): `sets` workgroups share the heads of a key/value head.
+// 0xffffffff: row not in use); pages: u32 [slots, pages_per_slot]; keys, values: a slab [page][kv_heads][PAGE][DIM] of the cache,
+// halves or (import) single precision, for `group` query heads each from first_head on; splits: f32 [rows, heads, splits, DIM] =
+// Σ e^(score − m)·value, then f32 [rows, heads, splits, 2] = m and Σ e^(score − m). A split with nothing to do leaves at once.
+// DIM, a multiple of 8 up to 256, HEADS, up to 8, SUMS and STORED are constants of the prologue. Grid (splits, kv_heads · sets, rows): `sets` workgroups share the heads of a key/value head.
 //
 // A tile of 64 positions takes three barriers. Scores: 8 lanes share 4 keys (16-byte loads, whole sectors), a lane's products
 // for all heads go through workgroup memory. Weights: a lane has 4 positions of a head. Sums: a lane has 4 values of all
@@ -25,7 +25,7 @@ override PAGE: u32;
 #import "common/decode_rows.wgsl"
 
 struct Params {
-    rows: u32, columns: u32, key: u32, value: u32, heads: u32, kv_heads: u32, sets: u32,
+    rows: u32, columns: u32, key: u32, value: u32, heads: u32, first_head: u32, group: u32, kv_heads: u32, sets: u32,
     pages_per_slot: u32, split_len: u32, splits: u32, window: u32, scale: f32,
 }
 var<immediate> p: Params;
@@ -100,10 +100,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         return;
     }
     let kv_head = id.y / p.sets;
-    let in_group = p.heads / p.kv_heads;
-    let first_head = id.y % p.sets * HEADS;
-    let live_heads = min(HEADS, in_group - first_head);
-    let q_head = kv_head * in_group + first_head;
+    let first_in_group = id.y % p.sets * HEADS;
+    let live_heads = min(HEADS, p.group - first_in_group);
+    let q_head = p.first_head + kv_head * p.group + first_in_group;
     let row = id.z * p.columns;
     let stride = p.rows * p.columns;
     let owns = !STORED && end == position + 1u;
@@ -125,7 +124,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let zero = vec4<f32>(0.0);
     var sums = same(zero);
     if (owns) {
-        if (first_head == 0u) {
+        if (first_in_group == 0u) {
             store_own(place(slot, kv_head, position), lane);
         }
         if (head < HEADS) {

@@ -7,7 +7,8 @@ override PAGE: u32;
 #import "common/eight_half.wgsl"
 
 struct Params {
-    heads: u32, kv_heads: u32, pages_per_slot: u32, split_len: u32, splits: u32, window: u32, scale: f32,
+    heads: u32, first_head: u32, group: u32, kv_heads: u32,
+    pages_per_slot: u32, split_len: u32, splits: u32, window: u32, scale: f32,
 }
 var<immediate> p: Params;
 
@@ -78,9 +79,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     if (position == 0xffffffffu || begin >= end) {
         return;
     }
-    let row_head = id.z * p.heads + id.y;
+    let row_head = id.z * p.heads + p.first_head + id.y;
     let slot = slots[id.z];
-    let kv_head = id.y / (p.heads / p.kv_heads);
+    let kv_head = id.y / p.group;
     for (var i = 0u; i < DIM / 4u; i++) {
         query[i] = q[row_head * (DIM / 4u) + i];
     }

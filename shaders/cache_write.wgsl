@@ -1,15 +1,15 @@
 // Stores the keys and values of each row in the paged cache, rounded to halves or, for verification, as they are.
 //
-// k, v: f32 [rows, kv_heads, dim]; positions, slots: u32 [rows] (position 0xffffffff: row not in use);
-// pages: u32 [slots, pages_per_slot], the page that holds positions 256·j .. of a slot; keys, values: halves
-// in pairs [page][kv_head][256][dim / 2]. One lane a pair, a flat grid.
+// k, v: f32 [rows, kv_heads·dim + 2·skip], those of the slab from 2·first on; positions, slots: u32 [rows] (position 0xffffffff: row not in use);
+// pages: u32 [slots, pages_per_slot], the page that holds positions 256·j .. of a slot; keys, values: a slab
+// of the cache, halves in pairs [page][kv_heads][256][dim / 2]. One lane a pair, a flat grid.
 // Oracle: reference/cache_write.rs.
 override WG: u32;
 override PAGE: u32;
 #import "common/index.wgsl"
 #import "common/store_half.wgsl"
 
-struct Params { rows: u32, kv_heads: u32, dim: u32, pages_per_slot: u32 }
+struct Params { rows: u32, skip: u32, first: u32, kv_heads: u32, dim: u32, pages_per_slot: u32 }
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read> k: array<f32>;
@@ -36,5 +36,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     }
     let page = pages[slots[row] * p.pages_per_slot + position / PAGE];
     let to = ((page * p.kv_heads + head) * PAGE + position % PAGE) * half_dim + pair % half_dim;
-    store_pair(to, k[2u * pair], k[2u * pair + 1u], v[2u * pair], v[2u * pair + 1u]);
+    let at = 2u * (pair + row * p.skip + p.first);
+    store_pair(to, k[at], k[at + 1u], v[at], v[at + 1u]);
 }

@@ -4,9 +4,9 @@
 // code = 2·zero − 1 for w ≥ 0 or NaN and 0 below, as ExLlamaV2's division has it.
 //
 // w: f32 [.., n], rows from `first` on (not changed); u: f32 in vec4, row r of these rows from u_first + r·u_pitch on, beginning
-// with its own column of row 0; scale_codes: u32, from `column` on; picked: of `scale_pick`
-// or `scale_choose`; codes: u32 [rows, n]; errors: f32 [rows, n];
-// decoded: halves in pairs [n, k / 2], from row `first` on; sums: f32, Σ error² of a workgroup at `sum` + its number.
+// with its own column of row 0; scale_codes: u32, from `column` on; picked: of `scale_pick` or
+// `scale_choose`; codes: u32 [rows, n]; errors: f32 [rows, n]; decoded: halves in pairs [n, k / 2], from row `first` on;
+// sums: f32, Σ error² of a workgroup at `sum` + its number.
 // rows ≤ 128; rows and `first` in eights. A workgroup of eight lanes has 32 columns, a lane four of them, whose errors it keeps in
 // workgroup memory that no other lane touches. It takes eight rows into registers, corrects them for all rows before,
 // then rounds them; the values of U are the same for all lanes. Grid (n / 32).

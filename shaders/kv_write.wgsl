@@ -1,9 +1,9 @@
 // Stores the keys and values of each row in the paged cache, from the partial sums of the q|k|v product: sums them, rotates
 // the keys, rounds. For rows that are several positions of one slot, before `attention_decode` in its stored form.
 //
-// partial: f32 [SUMS, rows, 4·columns], keys from column 4·key and values from 4·value; table: cosine, sine [context, DIM / 2];
-// positions, slots: u32 [rows] (position 0xffffffff: row not in use); pages: u32 [slots, pages_per_slot]; keys, values: halves
-// in pairs or (import) single precision [page][kv_head][PAGE][DIM]. One lane eight keys and eight values, a flat grid.
+// partial: f32 [SUMS, rows, 4·columns], keys from column 4·key and values from 4·value, those of the slab; table: cosine, sine [context, DIM / 2];
+// positions, slots: u32 [rows] (position 0xffffffff: row not in use); pages: u32 [slots, pages_per_slot]; keys, values: a slab
+// of the cache, halves in pairs or (import) single precision [page][kv_heads][PAGE][DIM]. One lane eight keys and eight values, a flat grid.
 // Oracle: reference/attention_decode.rs.
 override WG: u32;
 override PAGE: u32;

@@ -1,7 +1,8 @@
 // What rounding a group costs with each scale that a column can have: for each of the maxima tried (largest[group]·multiplier)
 // and each scale code 1..16, Σ e² with e = (v − q) / U[r, r], v = w − Σ U[r', r]·e[r'] over the rows r' of the group before
 // r, q = clamp(rint(v/s), −zero, zero − 1)·s, s = half(code²·maximum); that is the column's part of tr ΔᵀHΔ. Leaves the least
-// of the 16 sums and its code, the lower code of equals. q is not rounded to half, which changes a sum by some 2^-11 of it.
+// of the 16 sums and its code, the lower code of equals. q is not rounded to half, which would add a thousandth to a sum of
+// 8 bits and less to others.
 //
 // w: f32 [.., n], rows from `first` on (not changed); u: as `gptq_group` has it; largest: bits of f32 by group; multipliers:
 // f32, 13 from p.multipliers on; losses: f32 [13, columns]; best: u32 [13, columns], both from `column` on.

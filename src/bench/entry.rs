@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// The most copies of an operation in a list.
 const MOST_SETS: u64 = 128;
 
+/// Multiplications and additions a byte with which an operation waits for no memory; products of prompts have half of it.
+const ARITHMETIC: u64 = 1 << 10;
+
 /// Sizes of a decoder layer, and how much memory its timing goes through.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
@@ -138,8 +141,11 @@ impl Entry {
         self.kernels.join("+")
     }
 
-    /// How often the operation is in its list.
+    /// How often the operation is in its list: once when arithmetic hides where its inputs come from.
     pub(super) fn sets(&self, rotated: u64) -> usize {
+        if self.flops.is_some_and(|flops| flops / self.bytes >= ARITHMETIC) {
+            return 1;
+        }
         rotated.div_ceil(self.bytes).clamp(1, MOST_SETS) as usize
     }
 

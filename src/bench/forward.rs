@@ -8,8 +8,9 @@ use crate::Result;
 use crate::gpu::{CommandList, Device};
 use crate::ops;
 use crate::ops::attention::{attention, splits};
-use crate::ops::cache::{CachePrecision, PAGE, PagedCache, RowState, cache_write};
+use crate::ops::cache::{CachePrecision, PAGE, RowState, cache_write};
 use crate::ops::rope::RopeTable;
+use crate::ops::{CacheShape, PagedCache};
 use crate::random::Random;
 use crate::selftest::Packing;
 
@@ -84,19 +85,13 @@ fn state(list: &CommandList, rows: usize, end: usize) -> Result<RowState> {
 fn cache(list: &CommandList, layer: Layer, set: usize) -> Result<PagedCache> {
     let Layer { kv_heads, dim, context, .. } = layer;
     let device = list.device();
-    let halves = |name: &str| -> Result<_> {
+    let halves = |name: &str| -> Vec<f16> {
         let values = Random::new(set as u64, name).values(context * kv_heads * dim);
-        device.upload(name, &values.into_iter().map(f16::from_f32).collect::<Vec<_>>())
+        values.into_iter().map(f16::from_f32).collect()
     };
-    Ok(PagedCache {
-        keys: halves("keys")?,
-        values: halves("values")?,
-        pages: device.upload("pages", &Random::new(set as u64, "pages").permutation(context / PAGE))?,
-        pages_per_slot: context / PAGE,
-        kv_heads,
-        dim,
-        precision: CachePrecision::Half,
-    })
+    let pages = device.upload("pages", &Random::new(set as u64, "pages").permutation(context / PAGE))?;
+    let shape = CacheShape { pages_per_slot: context / PAGE, kv_heads, dim, precision: CachePrecision::Half };
+    PagedCache::upload(device, shape, &pages, [&halves("keys"), &halves("values")])
 }
 
 fn rope(layer: Layer, rows: usize) -> Entry {

@@ -32,7 +32,7 @@ use crate::ops::residual_norm::{Left, residual_norm};
 use crate::ops::rope::RopeTable;
 use crate::ops::sample::Logits;
 use crate::ops::swiglu_gather::swiglu_gather;
-use crate::ops::{QuantGroup, RowNorm, Tensor};
+use crate::ops::{CacheShape, QuantGroup, RowNorm, Tensor};
 
 /// Room for the pass of up to [`Decode::rows`] rows.
 pub struct Decode {
@@ -255,8 +255,9 @@ impl Decode {
             state: model.state,
             splits: &self.splits,
         };
-        let key = decode.heads * decode.cache.dim;
-        let value = key + decode.cache.kv_heads * decode.cache.dim;
+        let CacheShape { kv_heads, dim, .. } = decode.cache.shape();
+        let key = decode.heads * dim;
+        let value = key + kv_heads * dim;
         let from = Projections { left: from, key, value, rope: model.rope };
         if own == OwnKeys::Stored {
             kv_write(list, &decode, &from)?;

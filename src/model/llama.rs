@@ -332,7 +332,7 @@ impl Llama {
             Embedding::Device(table) => table.slabs().iter().map(|slab| slab.buffer.bytes()).sum(),
             Embedding::Host(_) => 0,
         };
-        self.memory.weights - table + (cached * self.cache.layer(0).precision.bytes()) as u64
+        self.memory.weights - table + (cached * self.cache.layer(0).shape().precision.bytes()) as u64
     }
 
     /// The dispatches of a pass over `rows` rows.

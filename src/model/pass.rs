@@ -6,13 +6,13 @@ use super::weights::Block;
 use crate::Result;
 use crate::formats::config::LlamaConfig;
 use crate::gpu::{CommandList, Device};
-use crate::ops::Tensor;
 use crate::ops::attention::attention;
-use crate::ops::cache::{PagedCache, RowState, cache_write};
+use crate::ops::cache::{RowState, cache_write};
 use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::rope::{RopeTable, rope};
 use crate::ops::swiglu::swiglu;
+use crate::ops::{PagedCache, Tensor};
 
 /// Sees the input [rows, k] of a group of linears while a pass is recorded, and may record something of its own.
 pub type Tap<'a> = &'a mut dyn FnMut(&mut CommandList, usize, &Tensor) -> Result<()>;

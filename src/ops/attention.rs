@@ -1,7 +1,7 @@
 //! Causal attention over the paged cache; see `shaders/{attention,attention_subgroup,attention_merge}.wgsl`.
 
-use super::cache::{CachePrecision, PAGE, PagedCache, RowState};
-use super::{Tensor, with_reduce};
+use super::cache::{CachePrecision, PAGE, RowState};
+use super::{CacheShape, CacheSlab, PagedCache, Tensor, with_reduce};
 use crate::gpu::{Capabilities, CommandList, Variant};
 use crate::{Error, Result};
 
@@ -18,6 +18,8 @@ const SPLIT_LEAST: usize = 128;
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     heads: u32,
+    first_head: u32,
+    group: u32,
     kv_heads: u32,
     pages_per_slot: u32,
     split_len: u32,
@@ -107,39 +109,44 @@ pub fn attention(
     rows: usize,
     window: Option<usize>,
 ) -> Result<()> {
-    let (dim, cols) = (cache.dim, q.cols());
-    let fits = dim % 8 == 0 && dim <= 4 * LANES as usize && cols % (dim * cache.kv_heads) == 0;
+    let CacheShape { pages_per_slot, kv_heads, dim, precision } = cache.shape();
+    let cols = q.cols();
+    let fits = dim % 8 == 0 && dim <= 4 * LANES as usize && cols.is_multiple_of(dim * kv_heads);
     if !fits || rows > list.device().max_workgroups() as usize {
-        let message = format!("{rows} rows of {cols} with {} key heads of {dim}", cache.kv_heads);
+        let message = format!("{rows} rows of {cols} with {kv_heads} key heads of {dim}");
         return Err(Error::shape("attention", message));
     }
     q.expect("attention", rows, cols)?;
     out.expect("attention", rows, cols)?;
     let heads = cols / dim;
-    let (splits, split_len) = splits(rows, cache.pages_per_slot * PAGE);
+    let (splits, split_len) = splits(rows, pages_per_slot * PAGE);
     partial.view(rows, heads * splits * (dim + 2))?;
     let window = window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32);
     let capabilities = list.device().capabilities().clone();
-    let params = Params {
-        heads: heads as u32,
-        kv_heads: cache.kv_heads as u32,
-        pages_per_slot: cache.pages_per_slot as u32,
-        split_len: split_len as u32,
-        splits: splits as u32,
-        window,
-        scale: (1.0 / (dim as f64).sqrt()) as f32,
-    };
-    let kernel = list.device().kernel(&choose(&capabilities, dim as u32, cache.precision))?;
-    let buffers = [
-        q.buffer(),
-        &cache.keys,
-        &cache.values,
-        &cache.pages,
-        &state.positions,
-        &state.slots,
-        partial.buffer(),
-    ];
-    list.dispatch(&kernel, &buffers, &params, [splits as u32, heads as u32, rows as u32])?;
+    let kernel = list.device().kernel(&choose(&capabilities, dim as u32, precision))?;
+    let group = heads / kv_heads;
+    for slab in cache.slabs() {
+        let params = Params {
+            heads: heads as u32,
+            first_head: (slab.first * group) as u32,
+            group: group as u32,
+            kv_heads: slab.heads as u32,
+            pages_per_slot: pages_per_slot as u32,
+            split_len: split_len as u32,
+            splits: splits as u32,
+            window,
+            scale: (1.0 / (dim as f64).sqrt()) as f32,
+        };
+        let CacheSlab { keys, values, .. } = slab;
+        let buffers =
+            [q.buffer(), keys, values, cache.pages(), &state.positions, &state.slots, partial.buffer()];
+        list.dispatch(
+            &kernel,
+            &buffers,
+            &params,
+            [splits, slab.heads * group, rows].map(|count| count as u32),
+        )?;
+    }
     let params = MergeParams {
         heads: heads as u32,
         dim: dim as u32,

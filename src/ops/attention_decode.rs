@@ -1,10 +1,10 @@
 //! Attention of a decode step over the paged cache, from a product's partial sums to the parts that
 //! [`super::attention_join`] joins; see `shaders/attention_decode.wgsl`.
 
-use super::Tensor;
-use super::cache::{CachePrecision, PAGE, PagedCache, RowState};
+use super::cache::{CachePrecision, PAGE, RowState};
 use super::residual_norm::Left;
 use super::rope::RopeTable;
+use super::{CacheShape, CacheSlab, PagedCache, Tensor};
 use crate::gpu::{Buffer, CommandList, Variant};
 use crate::{Error, Result};
 
@@ -82,6 +82,8 @@ struct Params {
     key: u32,
     value: u32,
     heads: u32,
+    first_head: u32,
+    group: u32,
     kv_heads: u32,
     sets: u32,
     pages_per_slot: u32,
@@ -140,7 +142,8 @@ pub fn scratch(rows: usize, heads: usize, kv_heads: usize, dim: usize, context: 
 
 impl Decode<'_> {
     pub(super) fn cut(&self) -> Cut {
-        cut(self.rows, self.heads, self.cache.kv_heads, self.cache.pages_per_slot * PAGE)
+        let CacheShape { pages_per_slot, kv_heads, .. } = self.cache.shape();
+        cut(self.rows, self.heads, kv_heads, pages_per_slot * PAGE)
     }
 
     pub(super) fn window(&self) -> u32 {
@@ -150,7 +153,7 @@ impl Decode<'_> {
     /// Refuses what the kernels of `operation` do not fit.
     pub(super) fn check(&self, operation: &str) -> Result<()> {
         let &Self { heads, rows, cache, state, splits, .. } = self;
-        let (kv_heads, dim) = (cache.kv_heads, cache.dim);
+        let CacheShape { pages_per_slot, kv_heads, dim, .. } = cache.shape();
         if !supported(heads, kv_heads, dim) {
             let message = format!(
                 "{heads} query heads on {kv_heads} key heads of {dim} values, where this takes whole groups, at most \
@@ -161,7 +164,7 @@ impl Decode<'_> {
         if state.positions.bytes().min(state.slots.bytes()) < 4 * rows as u64 {
             return Err(Error::shape(operation, format!("{rows} rows without a position or slot each")));
         }
-        let wanted = scratch(rows, heads, kv_heads, dim, cache.pages_per_slot * PAGE);
+        let wanted = scratch(rows, heads, kv_heads, dim, pages_per_slot * PAGE);
         splits.view(1, wanted)?;
         Ok(())
     }
@@ -171,7 +174,7 @@ impl Projections<'_> {
     /// Refuses partial sums or rotations of another shape.
     pub(super) fn check(&self, operation: &str, decode: &Decode<'_>) -> Result<()> {
         let &Self { left: Left { partial, sums, columns }, key, value, .. } = self;
-        let PagedCache { kv_heads, dim, .. } = *decode.cache;
+        let CacheShape { kv_heads, dim, .. } = decode.cache.shape();
         let whole = [columns, key, value].iter().all(|column| column.is_multiple_of(4));
         let inside =
             key >= decode.heads * dim && value >= key + kv_heads * dim && columns >= value + kv_heads * dim;
@@ -191,12 +194,17 @@ impl Projections<'_> {
         Ok(())
     }
 
-    /// What the kernels that take projections bind first: sums, rotations, the rows' state, the cache.
-    pub(super) fn buffers<'b>(&'b self, decode: &Decode<'b>) -> [&'b Buffer; 7] {
-        let (state, cache) = (decode.state, decode.cache);
+    /// What the kernels that take projections bind first: sums, rotations, the rows' state, a slab of the cache.
+    pub(super) fn buffers<'b>(&'b self, decode: &Decode<'b>, slab: &'b CacheSlab) -> [&'b Buffer; 7] {
+        let (state, pages) = (decode.state, decode.cache.pages());
         let partial = self.left.partial.buffer();
         let rope = self.rope.buffer();
-        [partial, rope, &state.positions, &state.slots, &cache.pages, &cache.keys, &cache.values]
+        [partial, rope, &state.positions, &state.slots, pages, &slab.keys, &slab.values]
+    }
+
+    /// Where the keys and values of a slab's heads of `dim` values begin, in vec4.
+    pub(super) fn columns(&self, slab: &CacheSlab, dim: usize) -> [u32; 2] {
+        [self.key, self.value].map(|column| ((column + slab.first * dim) / 4) as u32)
     }
 }
 
@@ -214,32 +222,35 @@ pub fn attention_decode(
     decode.check("attention_decode")?;
     from.check("attention_decode", decode)?;
     let &Decode { heads, rows, cache, splits, .. } = decode;
-    let (sets, workgroup_heads) = sets(heads, cache.kv_heads);
+    let CacheShape { pages_per_slot, kv_heads, dim, precision } = cache.shape();
+    let (sets, workgroup_heads) = sets(heads, kv_heads);
+    let group = heads / kv_heads;
     let cut = decode.cut();
-    let params = Params {
-        rows: rows as u32,
-        columns: from.left.columns as u32 / 4,
-        key: from.key as u32 / 4,
-        value: from.value as u32 / 4,
-        heads: heads as u32,
-        kv_heads: cache.kv_heads as u32,
-        sets: sets as u32,
-        pages_per_slot: cache.pages_per_slot as u32,
-        split_len: cut.length as u32,
-        splits: cut.splits as u32,
-        window: decode.window(),
-        scale: (1.0 / (cache.dim as f64).sqrt()) as f32,
-    };
-    let kernel =
-        list.device().kernel(&variant([cache.dim, workgroup_heads, from.left.sums], cache.precision, own))?;
-    let [partial, rope, positions, slots, pages, keys, values] = from.buffers(decode);
-    let buffers = [partial, rope, positions, slots, pages, keys, values, splits.buffer()];
-    list.dispatch(
-        &kernel,
-        &buffers,
-        &params,
-        [cut.splits, cache.kv_heads * sets, rows].map(|count| count as u32),
-    )
+    let kernel = list.device().kernel(&variant([dim, workgroup_heads, from.left.sums], precision, own))?;
+    for slab in cache.slabs() {
+        let [key, value] = from.columns(slab, dim);
+        let params = Params {
+            rows: rows as u32,
+            columns: from.left.columns as u32 / 4,
+            key,
+            value,
+            heads: heads as u32,
+            first_head: (slab.first * group) as u32,
+            group: group as u32,
+            kv_heads: slab.heads as u32,
+            sets: sets as u32,
+            pages_per_slot: pages_per_slot as u32,
+            split_len: cut.length as u32,
+            splits: cut.splits as u32,
+            window: decode.window(),
+            scale: (1.0 / (dim as f64).sqrt()) as f32,
+        };
+        let [partial, rope, positions, slots, pages, keys, values] = from.buffers(decode, slab);
+        let buffers = [partial, rope, positions, slots, pages, keys, values, splits.buffer()];
+        let grid = [cut.splits, slab.heads * sets, rows].map(|count| count as u32);
+        list.dispatch(&kernel, &buffers, &params, grid)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -48,7 +48,8 @@ pub fn attention_join(
 ) -> Result<()> {
     decode.check("attention_join")?;
     let &Decode { heads, rows, cache, state, splits, .. } = decode;
-    let cols = heads * cache.dim;
+    let dim = cache.shape().dim;
+    let cols = heads * dim;
     x.expect("attention_join", group, rows)?;
     if group.copies() != 1 || group.k() != cols {
         let message =
@@ -62,7 +63,7 @@ pub fn attention_join(
         splits: cut.splits as u32,
         window: decode.window(),
     };
-    let kernel = list.device().kernel(&variant(heads, cache.dim, x.form()))?;
+    let kernel = list.device().kernel(&variant(heads, dim, x.form()))?;
     let buffers = [splits.buffer(), &state.positions, group.orders(), x.buffer()];
     list.dispatch(&kernel, &buffers, &params, [cols.div_ceil(OUTPUTS) as u32, rows as u32, 1])
 }

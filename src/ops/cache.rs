@@ -1,6 +1,6 @@
 //! Keys and values into the paged cache; see `shaders/cache_write.wgsl`.
 
-use super::{ELEMENTWISE, Tensor};
+use super::{CacheShape, CacheSlab, ELEMENTWISE, PagedCache, Tensor};
 use crate::gpu::{Buffer, CommandList, Variant, flat_grid};
 use crate::{Error, Result};
 
@@ -36,29 +36,12 @@ pub struct RowState {
     pub slots: Buffer,
 }
 
-/// Keys and values of one layer, with the table that finds a slot's pages.
-#[derive(Clone)]
-pub struct PagedCache {
-    /// `[page][kv_head][PAGE][dim]` in this cache's precision.
-    pub keys: Buffer,
-    /// `[page][kv_head][PAGE][dim]` in this cache's precision.
-    pub values: Buffer,
-    /// u32 [slots, pages_per_slot].
-    pub pages: Buffer,
-    /// Pages that a slot can have.
-    pub pages_per_slot: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Values in a head, a multiple of 8.
-    pub dim: usize,
-    /// Element format.
-    pub precision: CachePrecision,
-}
-
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     rows: u32,
+    skip: u32,
+    first: u32,
     kv_heads: u32,
     dim: u32,
     pages_per_slot: u32,
@@ -84,21 +67,27 @@ pub fn cache_write(
     cache: &PagedCache,
     rows: usize,
 ) -> Result<()> {
-    let cols = cache.kv_heads * cache.dim;
+    let CacheShape { pages_per_slot, kv_heads, dim, precision } = cache.shape();
+    let cols = kv_heads * dim;
     k.expect("cache_write", rows, cols)?;
     v.expect("cache_write", rows, cols)?;
     if state.positions.bytes().min(state.slots.bytes()) < 4 * rows as u64 {
         return Err(Error::shape("cache_write", format!("{rows} rows without a position or slot each")));
     }
-    let kernel = list.device().kernel(&variant(cache.precision))?;
-    let grid = flat_grid(list.device(), (rows * cols / 2).div_ceil(ELEMENTWISE as usize) as u64);
-    let params = Params {
-        rows: rows as u32,
-        kv_heads: cache.kv_heads as u32,
-        dim: cache.dim as u32,
-        pages_per_slot: cache.pages_per_slot as u32,
-    };
-    let buffers =
-        [k.buffer(), v.buffer(), &state.positions, &state.slots, &cache.pages, &cache.keys, &cache.values];
-    list.dispatch(&kernel, &buffers, &params, grid)
+    let kernel = list.device().kernel(&variant(precision))?;
+    for &CacheSlab { first, heads, ref keys, ref values } in cache.slabs() {
+        let pairs = rows * heads * dim / 2;
+        let grid = flat_grid(list.device(), pairs.div_ceil(ELEMENTWISE as usize) as u64);
+        let params = Params {
+            rows: rows as u32,
+            skip: ((kv_heads - heads) * dim / 2) as u32,
+            first: (first * dim / 2) as u32,
+            kv_heads: heads as u32,
+            dim: dim as u32,
+            pages_per_slot: pages_per_slot as u32,
+        };
+        let buffers = [k.buffer(), v.buffer(), &state.positions, &state.slots, cache.pages(), keys, values];
+        list.dispatch(&kernel, &buffers, &params, grid)?;
+    }
+    Ok(())
 }

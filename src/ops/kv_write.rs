@@ -1,8 +1,8 @@
 //! Keys and values from a product's partial sums into the paged cache; see `shaders/kv_write.wgsl`.
 
-use super::ELEMENTWISE;
 use super::attention_decode::{Decode, Projections};
 use super::cache::{CachePrecision, PAGE};
+use super::{CacheShape, ELEMENTWISE};
 use crate::Result;
 use crate::gpu::{CommandList, Variant, flat_grid};
 
@@ -37,16 +37,21 @@ pub fn kv_write(list: &mut CommandList, decode: &Decode<'_>, from: &Projections<
     decode.check("kv_write")?;
     from.check("kv_write", decode)?;
     let &Decode { rows, cache, .. } = decode;
-    let kernel = list.device().kernel(&variant(cache.dim, from.left.sums, cache.precision))?;
-    let lanes = rows * cache.kv_heads * cache.dim / 8;
-    let grid = flat_grid(list.device(), lanes.div_ceil(ELEMENTWISE as usize) as u64);
-    let params = Params {
-        rows: rows as u32,
-        columns: from.left.columns as u32 / 4,
-        key: from.key as u32 / 4,
-        value: from.value as u32 / 4,
-        kv_heads: cache.kv_heads as u32,
-        pages_per_slot: cache.pages_per_slot as u32,
-    };
-    list.dispatch(&kernel, &from.buffers(decode), &params, grid)
+    let CacheShape { pages_per_slot, dim, precision, .. } = cache.shape();
+    let kernel = list.device().kernel(&variant(dim, from.left.sums, precision))?;
+    for slab in cache.slabs() {
+        let lanes = rows * slab.heads * dim / 8;
+        let grid = flat_grid(list.device(), lanes.div_ceil(ELEMENTWISE as usize) as u64);
+        let [key, value] = from.columns(slab, dim);
+        let params = Params {
+            rows: rows as u32,
+            columns: from.left.columns as u32 / 4,
+            key,
+            value,
+            kv_heads: slab.heads as u32,
+            pages_per_slot: pages_per_slot as u32,
+        };
+        list.dispatch(&kernel, &from.buffers(decode, slab), &params, grid)?;
+    }
+    Ok(())
 }

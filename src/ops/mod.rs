@@ -67,6 +67,7 @@ pub mod weight_error;
 mod dense;
 mod gemv_text;
 mod group_table;
+mod paged_cache;
 mod quant;
 mod quant_group;
 mod tall;
@@ -74,6 +75,7 @@ mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
+pub use paged_cache::{CacheShape, CacheSlab, PagedCache};
 pub use quant::{Permutation, QuantMatrix, QuantSlab, block_table, decode_bytes, slab_columns};
 pub use quant_group::{GroupMember, QuantGroup};
 pub use residual_norm::RowNorm;

@@ -40,6 +40,11 @@ impl RopeTable {
         Ok(Self { buffer: device.upload("rope table", &table)?, dim: 2 * frequencies.len() })
     }
 
+    /// The most positions of a table for heads of `dim` values on `device`: it must fit into a binding.
+    pub fn most_positions(device: &Device, dim: usize) -> usize {
+        usize::try_from(device.max_slab_bytes()).unwrap_or(usize::MAX) / (4 * dim.max(1))
+    }
+
     /// The memory.
     pub(super) fn buffer(&self) -> &Buffer {
         &self.buffer

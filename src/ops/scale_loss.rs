@@ -20,12 +20,17 @@ const WIDTHS: usize = 7;
 const PAIRS: u32 = 16;
 
 /// The maxima tried for weights of a width, as multiples of the scale with which the group's largest weight just fits:
-/// a geometric row. Few codes gain by cutting off large weights, many do not.
+/// a geometric row. Few codes gain by cutting off large weights, many do not. In groups of five of SmolLM2-135M's linears
+/// (made-up inputs, double precision) the best was 0.24 to 0.74 at 2 bits, 0.44 to 0.74 at 3, 0.55 to 0.86 at 4, 0.74 to
+/// 1.0 at 5, 0.93 to 1.16 at 6 and 8. At 2 and 3 bits a factor of 1.25 off that costs less than 1 %: columns make up for it
+/// with their codes.
 fn multipliers(bits: u32) -> [f32; TRIED] {
     let (least, most) = match bits {
-        ..=4 => (0.45_f64, 1.15_f64),
-        5 => (0.6, 1.1),
-        _ => (0.8, 1.05),
+        ..=2 => (0.25_f64, 0.9_f64),
+        3 => (0.4, 1.0),
+        4 => (0.5, 1.05),
+        5 => (0.6, 1.15),
+        _ => (0.8, 1.2),
     };
     std::array::from_fn(|tried| (least * (most / least).powf(tried as f64 / (TRIED - 1) as f64)) as f32)
 }

@@ -4,13 +4,13 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::case::boxed;
-use super::softmax::{Seen, gather, weights};
+use super::softmax::{self, Seen, gather, weights};
 use super::{Case, Comparison, Fault, Random, Shapes, poisoned, run_list};
 use crate::Result;
 use crate::gpu::Device;
-use crate::ops::Tensor;
 use crate::ops::attention::{attention, splits};
-use crate::ops::cache::{CachePrecision, PAGE, PagedCache, RowState};
+use crate::ops::cache::{CachePrecision, PAGE, RowState};
+use crate::ops::{CacheShape, Tensor};
 use crate::reference::cache_write::Geometry;
 
 /// One query row.
@@ -169,13 +169,6 @@ impl Case for Attention {
                 CachePrecision::Single => values,
             }
         };
-        let upload = |name: &str, values: &[f32]| match precision {
-            CachePrecision::Half => {
-                let halves: Vec<f16> = values.par_iter().map(|&value| f16::from_f32(value)).collect();
-                device.upload(name, &halves)
-            }
-            CachePrecision::Single => device.upload(name, values),
-        };
         let (keys, values) = (numbers("keys"), numbers("values"));
         // 0.3 keeps the largest of a few hundred weights near a tenth.
         let q: Vec<f32> =
@@ -191,15 +184,8 @@ impl Case for Attention {
             let at = (page * kv_heads * PAGE + (first + most) % PAGE) * dim;
             uploaded[at] += 1.0;
         }
-        let cache = PagedCache {
-            precision,
-            keys: upload("keys", &keys)?,
-            values: upload("values", &uploaded)?,
-            pages: device.upload("pages", pages)?,
-            pages_per_slot,
-            kv_heads,
-            dim,
-        };
+        let shape = CacheShape { pages_per_slot, kv_heads, dim, precision };
+        let cache = softmax::upload(device, shape, pages, [&keys, &uploaded])?;
         let positions: Vec<u32> =
             self.rows.iter().map(|row| row.position.map_or(u32::MAX, |position| position as u32)).collect();
         let row_slots: Vec<u32> = self.rows.iter().map(|row| row.slot as u32).collect();

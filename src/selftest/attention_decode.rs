@@ -11,6 +11,7 @@ use super::softmax::{Seen, gather};
 use super::{Case, Comparison, Fault, POISON, Row, Shapes, fused, poisoned, run_list};
 use crate::Result;
 use crate::gpu::{Arithmetic, Device};
+use crate::ops::PagedCache;
 use crate::ops::activation::{Activation, Partial};
 use crate::ops::attention_decode::{Cut, Decode, OwnKeys, Projections, attention_decode, cut};
 use crate::ops::attention_join::attention_join;
@@ -113,13 +114,12 @@ impl AttentionDecode {
         ((page * self.kv_heads + head) * PAGE + position % PAGE) * self.dim
     }
 
-    fn read(&self, device: &Device, buffer: &crate::gpu::Buffer, count: usize) -> Result<Vec<f32>> {
+    fn read(&self, cache: &PagedCache) -> Result<[Vec<f32>; 2]> {
         match self.precision {
-            CachePrecision::Half => {
-                let halves: Vec<u16> = device.read(buffer, 0, count)?;
-                Ok(halves.into_par_iter().map(|bits| f16::from_bits(bits).to_f32()).collect())
-            }
-            CachePrecision::Single => device.read(buffer, 0, count),
+            CachePrecision::Half => Ok(cache
+                .read::<u16>()?
+                .map(|part| part.into_par_iter().map(|bits| f16::from_bits(bits).to_f32()).collect())),
+            CachePrecision::Single => cache.read(),
         }
     }
 
@@ -224,9 +224,7 @@ impl Case for AttentionDecode {
             attention_join(list, &decode, &group, &x)
         })?;
 
-        let count = inputs.caches[0].len();
-        let keys = self.read(device, &cache.keys, count)?;
-        let values = self.read(device, &cache.values, count)?;
+        let [keys, values] = self.read(&cache)?;
         let Exact { rows: wanted, errors } = &exact;
         let pages = &inputs.pages;
         let mut comparison = self.compare_cache(pages, &keys, &inputs.caches[0], &wanted.keys, &errors.keys);

@@ -6,8 +6,8 @@ use super::case::boxed;
 use super::output::POISON;
 use super::{Case, Comparison, Fault, Random, Shapes, run_list};
 use crate::gpu::Device;
-use crate::ops::Tensor;
-use crate::ops::cache::{CachePrecision, PAGE, PagedCache, RowState, cache_write};
+use crate::ops::cache::{CachePrecision, PAGE, RowState, cache_write};
+use crate::ops::{CacheShape, PagedCache, Tensor};
 use crate::{Result, reference};
 
 /// Keys and values of `rows` rows into a cache of `slots` slots; every fifth row is not in use.
@@ -100,20 +100,12 @@ impl Case for CacheWrite {
             positions: device.upload("positions", &positions)?,
             slots: device.upload("slots", &row_slots)?,
         };
-        let cache = PagedCache {
-            precision,
-            keys: device.upload("keys", &empty)?,
-            values: device.upload("values", &empty)?,
-            pages: device.upload("pages", pages)?,
-            pages_per_slot,
-            kv_heads,
-            dim,
-        };
+        let shape = CacheShape { pages_per_slot, kv_heads, dim, precision };
+        let cache = PagedCache::upload(device, shape, &device.upload("pages", pages)?, [&empty, &empty])?;
         run_list(device, "cache_write", |list| cache_write(list, &k, &v, &state, &cache, rows))?;
 
         let mut comparison = Comparison::new();
-        for (buffer, expected) in [&cache.keys, &cache.values].into_iter().zip(&expected) {
-            let got: Vec<u32> = device.read(buffer, 0, words)?;
+        for (got, expected) in cache.read::<u32>()?.into_iter().zip(&expected) {
             match precision {
                 CachePrecision::Half => {
                     let halves: &[f16] = bytemuck::cast_slice(expected);

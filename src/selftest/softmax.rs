@@ -1,6 +1,13 @@
 //! What a row's attention should come to and how far a kernel may be off, for the cases of both attentions.
 
+use half::f16;
+use rayon::prelude::*;
+
 use super::compare::{ROUNDOFF, ULP};
+use crate::Result;
+use crate::gpu::Device;
+use crate::ops::cache::CachePrecision;
+use crate::ops::{CacheShape, PagedCache};
 use crate::reference::cache_write::Geometry;
 use crate::reference::{self, Real};
 
@@ -46,6 +53,24 @@ pub(super) fn gather(
         }
     }
     gathered
+}
+
+/// A cache of keys and values `[page][kv_head][page size][dim]`, in the shape's precision.
+pub(super) fn upload(
+    device: &Device,
+    shape: CacheShape,
+    pages: &[u32],
+    caches: [&[f32]; 2],
+) -> Result<PagedCache> {
+    let pages = device.upload("pages", pages)?;
+    match shape.precision {
+        CachePrecision::Half => {
+            let [keys, values] =
+                caches.map(|cache| cache.par_iter().map(|&value| f16::from_f32(value)).collect::<Vec<f16>>());
+            PagedCache::upload(device, shape, &pages, [&keys, &values])
+        }
+        CachePrecision::Single => PagedCache::upload(device, shape, &pages, caches),
+    }
 }
 
 /// Softmax of the scores of a query over keys [positions, dim].

@@ -4,12 +4,12 @@
 use exlay::Error;
 use exlay::gpu::Arithmetic;
 use exlay::gpu::{CommandList, Tier};
-use exlay::ops::Tensor;
 use exlay::ops::activation::Partial;
 use exlay::ops::attention_decode::{Decode, OwnKeys, Projections, attention_decode, scratch, supported};
-use exlay::ops::cache::{CachePrecision, PAGE, PagedCache, RowState};
+use exlay::ops::cache::{CachePrecision, PAGE, RowState};
 use exlay::ops::residual_norm::Left;
 use exlay::ops::rope::RopeTable;
+use exlay::ops::{CacheShape, PagedCache, Tensor};
 use exlay::selftest::{AttentionDecode, Row};
 
 use crate::support::{check, device};
@@ -123,9 +123,8 @@ fn what_there_is_no_kernel_for_is_refused() {
     let device = device(Tier::Plain, false);
     let words = |count: usize| device.upload("words", &vec![0_u32; count]).unwrap();
     let refused = |heads: usize, dim: usize, sums: usize, splits: usize| {
-        let precision = CachePrecision::Half;
-        let (keys, values, pages) = (words(PAGE * dim / 2), words(PAGE * dim / 2), words(1));
-        let cache = PagedCache { keys, values, pages, pages_per_slot: 1, kv_heads: 1, dim, precision };
+        let shape = CacheShape { pages_per_slot: 1, kv_heads: 1, dim, precision: CachePrecision::Half };
+        let cache = PagedCache::zeros(&device, shape, &words(1), 1).unwrap();
         let state = RowState { positions: words(1), slots: words(1) };
         let splits = Tensor::zeros(&device, "splits", 1, splits).unwrap();
         let (key, value, columns) = (heads * dim, (heads + 1) * dim, (heads + 2) * dim);

@@ -9,6 +9,7 @@ mod support;
 
 mod attention;
 mod attention_decode;
+mod cache_slabs;
 mod cache_write;
 mod dequantize;
 mod device;

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache_slabs;
 mod exl2;
 mod loading;
 mod memory;

@@ -7,10 +7,11 @@ use rayon::prelude::*;
 
 use super::AttentionDecode;
 use crate::gpu::Device;
-use crate::ops::cache::{CachePrecision, PAGE, PagedCache};
+use crate::ops::cache::{CachePrecision, PAGE};
+use crate::ops::{CacheShape, PagedCache};
 use crate::reference::attention_decode::Projected;
 use crate::selftest::compare::ROUNDOFF;
-use crate::selftest::softmax::{gather, weights};
+use crate::selftest::softmax::{self, gather, weights};
 use crate::selftest::{Random, Row};
 use crate::{Result, reference};
 
@@ -132,21 +133,9 @@ impl AttentionDecode {
     }
 
     pub(super) fn upload(&self, device: &Device, inputs: &Inputs) -> Result<PagedCache> {
-        let upload = |name: &str, values: &[f32]| match self.precision {
-            CachePrecision::Half => {
-                let halves: Vec<f16> = values.par_iter().map(|&value| f16::from_f32(value)).collect();
-                device.upload(name, &halves)
-            }
-            CachePrecision::Single => device.upload(name, values),
-        };
-        Ok(PagedCache {
-            precision: self.precision,
-            keys: upload("keys", &inputs.caches[0])?,
-            values: upload("values", &inputs.caches[1])?,
-            pages: device.upload("pages", &inputs.pages)?,
-            pages_per_slot: self.pages_per_slot,
-            kv_heads: self.kv_heads,
-            dim: self.dim,
-        })
+        let &Self { pages_per_slot, kv_heads, dim, precision, .. } = self;
+        let [keys, values] = &inputs.caches;
+        let shape = CacheShape { pages_per_slot, kv_heads, dim, precision };
+        softmax::upload(device, shape, &inputs.pages, [keys, values])
     }
 }
