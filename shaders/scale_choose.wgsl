@@ -1,13 +1,13 @@
-// The first of 13 maxima with the least loss, and a group's scales from it, in the form that `scale_pick` leaves:
+// The first of 5 maxima with the least loss, and a group's scales from it, in the form that `scale_pick` leaves:
 // picked[group] = (bits of `largest`, half bits of scale_max = half(largest·multiplier), bits of the group maximum
 // half(scale_max / 256) as f32, number of the multiplier); codes = the columns' best codes with that maximum.
 //
-// losses: f32 [13, columns], best: u32 [13, columns], of `scale_loss`; largest: bits of f32 by group; multipliers: f32, 13 from
+// losses: f32 [5, columns], best: u32 [5, columns], of `scale_loss`; largest: bits of f32 by group; multipliers: f32, 5 from
 // p.multipliers on; codes: u32 [columns]; all by fours. One workgroup: a lane adds every 256th four of the columns, then 16
 // lanes a maximum add those sums 16 at a time, then one: the order of the sum is fixed and knows no slabs.
 // Oracle: reference/scale_loss.rs.
 #import "common/group_maximum.wgsl"
-const TRIED: u32 = 13u;
+const TRIED: u32 = 5u;
 
 struct Params { fours: u32, group: u32, multipliers: u32 }
 var<immediate> p: Params;
@@ -19,8 +19,8 @@ var<immediate> p: Params;
 @group(0) @binding(4) var<storage, read_write> picked: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> codes: array<vec4<u32>>;
 
-var<workgroup> sums: array<f32, 3328>; // [maximum][lane]
-var<workgroup> parts: array<f32, 208>; // [maximum][sixteenth]
+var<workgroup> sums: array<f32, 1280>; // [maximum][lane]
+var<workgroup> parts: array<f32, 80>; // [maximum][sixteenth]
 var<workgroup> chosen: u32;
 
 @compute @workgroup_size(256)

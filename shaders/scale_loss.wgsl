@@ -5,11 +5,11 @@
 // 8 bits and less to others.
 //
 // w: f32 [.., n], rows from `first` on (not changed); u: as `gptq_group` has it; largest: bits of f32 by group; multipliers:
-// f32, 13 from p.multipliers on; losses: f32 [13, columns]; best: u32 [13, columns], both from `column` on.
-// rows ≤ 128, in eights. A lane has one scale of one column: 2 columns by 16 codes are a workgroup; grid (n / 32, 16, 13).
+// f32, 5 from p.multipliers on; losses: f32 [5, columns]; best: u32 [5, columns], both from `column` on.
+// rows ≤ 128, in eights. A lane has one scale of one column: 2 columns by 16 codes are a workgroup; grid (n / 32, 16, 5).
 // Eight rows are in registers, corrected for all rows before, whose errors are in workgroup memory (15 KiB) that no other
 // lane touches; the values of U are the same for all lanes.
-// Cost: 13·16·rows/2 multiplications and additions a weight, 13312 with 128 rows, each lane loading four values of U for
+// Cost: 5·16·rows/2 multiplications and additions a weight, 5120 with 128 rows, each lane loading four values of U for
 // four of them. For 4096 x 4096 that is 2.2e11: 7 ms at an H100's 33e12 a second, 30 ms at the quarter of it that the
 // loads are expected to leave (predicted, not measured).
 // Oracle: reference/scale_loss.rs.

@@ -11,7 +11,7 @@ use crate::gpu::{Buffer, CommandList, Device, Variant};
 use crate::{Error, Result};
 
 /// Group maxima that are tried.
-pub const TRIED: usize = 13;
+pub const TRIED: usize = 5;
 
 /// Widths of weights, 2 to 8.
 const WIDTHS: usize = 7;
@@ -37,11 +37,11 @@ fn multipliers(bits: u32) -> [f32; TRIED] {
 
 /// Scratch of the search.
 pub struct LossSearch {
-    /// f32 [13, columns]: of the group searched last, each column's least loss with each maximum.
+    /// f32 [TRIED, columns]: of the group searched last, each column's least loss with each maximum.
     pub losses: Buffer,
-    /// u32 [13, columns]: the scale codes 1..=16 that have it.
+    /// u32 [TRIED, columns]: the scale codes 1..=16 that have it.
     pub best: Buffer,
-    /// f32 [7, 13]: by width from 2 bits on, multiples of the group's largest scale.
+    /// f32 [7, TRIED]: by width from 2 bits on, multiples of the group's largest scale.
     pub multipliers: Buffer,
 }
 

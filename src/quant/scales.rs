@@ -13,7 +13,7 @@ use crate::ops::scale_search::{GroupRows, ScaleSearch, column_max, scale_error, 
 pub enum ScaleRule {
     /// Every column's code from its largest weight, one multiplier of 97 for all by |error|^3.5 (ExLlamaV2 0.3.2).
     Exl2,
-    /// All 16 codes of every column with 13 maxima of the group, by what rounding with feedback inside the group costs.
+    /// All 16 codes of every column with 5 maxima of the group, by what rounding with feedback inside the group costs.
     Searched,
 }
 
