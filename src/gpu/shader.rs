@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = embed![
     "attention_merge.wgsl",
     "attention_subgroup.wgsl",
     "cache_write.wgsl",
+    "cholesky_block.wgsl",
     "column_max.wgsl",
     "common/advance.wgsl",
     "common/cache_half.wgsl",
@@ -86,6 +87,9 @@ const FILES: &[(&str, &str)] = embed![
     "scale_pick.wgsl",
     "swiglu.wgsl",
     "swiglu_gather.wgsl",
+    "symmetrize.wgsl",
+    "turn_factor.wgsl",
+    "unit_diagonal.wgsl",
     "weight_error.wgsl",
 ];
 

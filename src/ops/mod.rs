@@ -25,6 +25,10 @@
 //! | [`gptq_group`] | rounding with feedback | `gptq_group` | `reference::gptq` |
 //! | [`pack`] | codes to words | `pack` | `reference::pack` |
 //! | [`weight_error`] | w − decoded, bit check | `weight_error` | `reference::weight_error` |
+//! | [`symmetrize`] | the half above the diagonal, mirrored | `symmetrize` | `reference::cholesky` |
+//! | [`unit_diagonal`] | D·H·D in another order | `unit_diagonal` | `reference::cholesky` |
+//! | [`cholesky_block`] | R⁻¹ of M = Rᵀ·R | `cholesky_block` | `reference::cholesky` |
+//! | [`turn_factor`] | a lower triangle turned to an upper | `turn_factor` | `reference::cholesky` |
 //! | [`divergence`] | Σ p·(ln p − ln q) | `divergence` | `reference::divergence` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
@@ -39,6 +43,7 @@ pub mod attention;
 pub mod attention_decode;
 pub mod attention_join;
 pub mod cache;
+pub mod cholesky_block;
 pub mod dequantize;
 pub mod divergence;
 pub mod dot;
@@ -62,6 +67,9 @@ pub mod scale_loss;
 pub mod scale_search;
 pub mod swiglu;
 pub mod swiglu_gather;
+pub mod symmetrize;
+pub mod turn_factor;
+pub mod unit_diagonal;
 pub mod weight_error;
 
 mod dense;
@@ -120,6 +128,10 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         dot::variant(),
         gather_rows::variant(),
         read_bandwidth::variant(),
+        symmetrize::variant(),
+        unit_diagonal::variant(),
+        cholesky_block::variant(),
+        turn_factor::variant(),
     ];
     all.extend(sample::variants());
     all.extend(scale_search::variants());

@@ -8,6 +8,7 @@
 pub mod attention;
 pub mod attention_decode;
 pub mod cache_write;
+pub mod cholesky;
 pub mod dequantize;
 pub mod divergence;
 pub mod dot;

@@ -19,6 +19,7 @@ mod gemv;
 mod lists;
 mod matmul;
 mod permute;
+mod quant_cholesky;
 mod quant_gemv;
 mod quant_gptq;
 mod quant_losses;
