@@ -76,7 +76,7 @@ pub fn measure_block(
     Ok(BlockMeasurement { name: spec.name, linears })
 }
 
-/// Factors a Hessian and says so when it took more damping than usual.
+/// Factors a Hessian and says so when it took more damping than usual or the device's factor was not good enough.
 ///
 /// # Errors
 /// As [`PreparedHessian::of_sum`].
@@ -94,6 +94,10 @@ pub(super) fn prepare(
             "-- {name}: the Hessian is ill-conditioned; damped {} times, by {:.3e} in all",
             damping.attempts, damping.amount
         ));
+    }
+    if let Some(doubt) = hessian.doubt() {
+        reporter
+            .note(&format!("-- {name}: the Hessian is factored on the host in double precision: {doubt}"));
     }
     Ok(hessian)
 }

@@ -24,6 +24,7 @@ pub mod compile;
 mod conversion;
 pub mod convert;
 pub mod correction;
+pub mod factor;
 pub mod fingerprint;
 pub mod gptq;
 pub mod hessian;

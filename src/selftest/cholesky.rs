@@ -75,8 +75,11 @@ impl Case for Factor {
         let scale = Random::new(seed, "scale").values(k);
         let mut uploaded = values.clone();
         if fault == Fault::OneWrong {
-            // Above the diagonal, except where what is below counts.
-            uploaded[if step == FactorStep::TurnFactor { k * (k - 1) } else { k / 2 }] += 1.0;
+            match step {
+                FactorStep::TurnFactor => uploaded[k * (k - 1)] += 1.0,
+                // Whichever of the two the order puts above the diagonal.
+                _ => [k / 2, k / 2 * k].into_iter().for_each(|at| uploaded[at] += 1.0),
+            }
         }
         let x = TallMatrix::upload(device, "x", &uploaded, k)?;
         let scales = device.upload("scale", &scale)?;

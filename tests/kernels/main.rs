@@ -20,6 +20,7 @@ mod lists;
 mod matmul;
 mod permute;
 mod quant_cholesky;
+mod quant_factor;
 mod quant_gemv;
 mod quant_gptq;
 mod quant_losses;

@@ -67,7 +67,7 @@ impl Problem {
         hessian: &[f32],
         groups: &[(u32, usize)],
     ) -> Quantized {
-        let hessian = PreparedHessian::new(device, "test", hessian.to_vec(), EXL2_DAMPING).unwrap();
+        let hessian = PreparedHessian::new(device, "test", hessian, EXL2_DAMPING).unwrap();
         let weights = FloatWeights::upload(device, "test", &self.weights, (self.n, self.k)).unwrap();
         let weights = weights.prepare(&hessian, None).unwrap();
         quantize(&weights, &hessian, &layout(groups), None, scales).unwrap()
@@ -279,7 +279,7 @@ fn bad_numbers_are_named() {
     assert!(message.contains("q_proj") && message.contains("(1, 8) is NaN"), "{message}");
 
     // A scale that half precision does not hold.
-    let hessian = PreparedHessian::new(&device, "x", vec![0.0; 32 * 32], EXL2_DAMPING).unwrap();
+    let hessian = PreparedHessian::new(&device, "x", &[0.0; 32 * 32], EXL2_DAMPING).unwrap();
     let weights = FloatWeights::upload(&device, "o_proj", &[1e6_f32; 32 * 32], (32, 32)).unwrap();
     let weights = weights.prepare(&hessian, None).unwrap();
     let message =
@@ -309,7 +309,7 @@ fn exllamav2_gives_the_same_weights() {
     let hessian: Vec<f32> = f64s("hessian").into_iter().map(|value| value as f32).collect();
     let layout = Layout::from_q_groups(&u16s("q_groups"), data("q_weight").shape()[0]).unwrap();
     for (device, _) in devices() {
-        let hessian = PreparedHessian::new(&device, "gptq-4-3", hessian.clone(), EXL2_DAMPING).unwrap();
+        let hessian = PreparedHessian::new(&device, "gptq-4-3", &hessian, EXL2_DAMPING).unwrap();
         let weights = FloatWeights::upload(&device, "gptq-4-3", &weights, (n, k))
             .unwrap()
             .prepare(&hessian, None)
