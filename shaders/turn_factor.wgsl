@@ -32,15 +32,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     if (new_local >= p.turned_rows) {
         return;
     }
-    let from = local * p.k + column;
-    let to = new_local * p.k + new_column;
-    let value = source[from] * scale[column];
+    let old_at = local * p.k + column;
+    let new_at = new_local * p.k + new_column;
+    let value = source[old_at] * scale[column];
     if (column < row) {
-        source[from] = 0.0;
-        turned[to] = value;
+        source[old_at] = 0.0;
+        turned[new_at] = value;
     } else if (column <= new_column) {
-        let other = turned[to] * scale[new_column];
-        source[from] = other;
-        turned[to] = value;
+        let other = turned[new_at] * scale[new_column];
+        source[old_at] = other;
+        turned[new_at] = value;
     }
 }

@@ -11,7 +11,7 @@ use crate::support::{adapter, devices};
 
 /// A Hessian of correlated inputs whose sizes differ a hundredfold, of fewer tokens than features.
 fn hessian(device: &Device, on: FactoredOn, k: usize, damping: f64) -> PreparedHessian {
-    let (tokens, mut numbers) = (k / 2 + 1, Numbers(k as u64));
+    let (tokens, mut numbers) = ((k / 2 + 1).min(96), Numbers(k as u64));
     let sizes: Vec<f64> = (0..k).map(|_| 0.03 + numbers.uniform().powi(4) * 3.0).collect();
     let mut inputs = Vec::with_capacity(tokens * k);
     for _ in 0..tokens {
@@ -38,25 +38,29 @@ fn expected(prepared: &PreparedHessian) -> (Vec<f64>, Vec<f64>) {
     let matrix: Vec<f64> = (0..k * k).map(element).collect();
     let inverse = lower_inverse(&lower_factor(&matrix, k).unwrap(), k);
     let u: Vec<f64> = (0..k * k).map(|at| inverse[(k - 1 - at / k) * k + k - 1 - at % k]).collect();
-    // Scaled to a diagonal of ones, H errs by about √k roundings in norm, of random sign. Its least eigenvalue is at least
-    // the damping over the largest of its damped diagonal; what it does to L⁻¹ is, column by column, no more than the
-    // error over that, times the length of the column. Scales of columns cancel.
-    let largest = (0..k).map(|i| matrix[i * (k + 1)]).fold(0.0, f64::max);
-    let share = 4.0 * (k as f64).sqrt() * 2.0_f64.powi(-24) * largest / amount;
-    let length = |column: usize| (0..k).map(|row| u[row * k + column].powi(2)).sum::<f64>().sqrt();
-    let bounds = (0..k).map(|column| share * length(column)).collect();
+    // Scaled to a diagonal of ones, M errs by E, some √k roundings an element, which is worked out in k steps, and L⁻¹ to first order by
+    // Φ(L⁻¹·E·L⁻ᵀ)·L⁻¹, Φ the lower half. Element (a, b) of the product in brackets is a rounding times the lengths of the rows
+    // a and b of L⁻¹, which grow as damping falls: one over the root of it at most, relative to the diagonal.
+    let size = |j: usize| matrix[(k - 1 - j) * (k + 1)];
+    let squares: Vec<f64> =
+        (0..k).map(|i| (i..k).map(|j| u[i * k + j].powi(2) * size(j)).sum::<f64>()).collect();
+    let columns: Vec<f64> =
+        (0..k).map(|j| (0..=j).map(|i| squares[i] * u[i * k + j].powi(2)).sum::<f64>().sqrt()).collect();
+    let bound =
+        |at: usize| 2.0 * (k as f64).sqrt() * 2.0_f64.powi(-24) * squares[at / k].sqrt() * columns[at % k];
+    let bounds = (0..k * k).map(bound).collect();
     (u, bounds)
 }
 
 /// The worst error as a part of its bound.
 fn error(found: &[f32], (u, bounds): &(Vec<f64>, Vec<f64>)) -> f64 {
-    let k = bounds.len();
+    let k = bounds.len().isqrt();
     let mut worst = 0.0_f64;
     for (at, (&found, &expected)) in found.iter().zip(u).enumerate() {
         if at % k < at / k {
             assert_eq!(found.to_bits(), 0, "below the diagonal");
         }
-        let part = (f64::from(found) - expected).abs() / bounds[at % k];
+        let part = (f64::from(found) - expected).abs() / bounds[at];
         worst = if part.is_nan() { f64::INFINITY } else { worst.max(part) };
     }
     worst
@@ -89,14 +93,14 @@ fn check(device: &Device, k: usize, damping: f64) {
         }
     }
 
-    // A wrong value is seen, by the comparison and by the check that needs no oracle.
+    // A wrong value is seen by the comparison, and in the columns that it looks at by the check that needs no oracle.
     let at = k / 2 * k + k - 1;
-    found[at] += 30.0 * expected.1[k - 1] as f32;
+    found[at] += 3.0 * expected.1[at] as f32;
     assert!(error(&found, &expected) > 1.0);
-    found[k / 2 * (k + 1)] *= 1.5;
+    found[k * k - 1] *= 1.5;
     prepared.factor().write(&found).unwrap();
     let residual = prepared.residual().unwrap();
-    assert!(residual > 10.0 * prepared.damping().amount.min(0.001), "{residual}");
+    assert!(residual > 0.05, "{residual}");
 }
 
 #[test]
@@ -172,6 +176,22 @@ fn what_is_not_finite_is_named() {
             let message = message.to_string();
             let place = format!("layers.7.down_proj: the Hessian holds {value} at ({i}, {j}): activations");
             assert!(message.contains(&place), "{message}");
+        }
+    }
+}
+
+/// `cargo test --release -- --ignored --nocapture speed_of_both`: what [`FactoredOn::choose`] rests on.
+#[test]
+#[ignore = "measures"]
+fn speed_of_both() {
+    let (device, _) = devices().nth(2).unwrap();
+    for k in [128, 128, 576, 1536] {
+        for on in [FactoredOn::Device, FactoredOn::Host] {
+            let values = pair(k, 1.0, 0.5);
+            let started = std::time::Instant::now();
+            let made = PreparedHessian::new_on(on, &device, "x", &values, 0.025).unwrap();
+            made.factor().read().unwrap();
+            println!("k {k} on {on:?}: {:?}", started.elapsed());
         }
     }
 }
