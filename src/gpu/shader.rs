@@ -59,6 +59,7 @@ const FILES: &[(&str, &str)] = embed![
     "gemv.wgsl",
     "gptq_group.wgsl",
     "group_gemv.wgsl",
+    "halve.wgsl",
     "kv_write.wgsl",
     "matmul.wgsl",
     "matmul_coop.wgsl",
