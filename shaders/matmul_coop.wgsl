@@ -13,8 +13,10 @@ override TAIL: u32; // 0 where STEP divides k
 #import "common/product.wgsl"
 #import "generated/coop.wgsl"
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
+// Only read. But a driver may load what is bound for reading as late as it likes, which was after the products that the loads
+// are meant to overlap (216 instead of 275 TFLOP/s on an H100); across a barrier it may not move these.
+@group(0) @binding(0) var<storage, read_write> x: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read_write> w: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> units: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;

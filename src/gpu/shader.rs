@@ -34,6 +34,8 @@ const FILES: &[(&str, &str)] = embed![
     "common/half.wgsl",
     "common/index.wgsl",
     "common/mass.wgsl",
+    "common/pair_native.wgsl",
+    "common/pair_word.wgsl",
     "common/partial.wgsl",
     "common/partial_four.wgsl",
     "common/peak.wgsl",

@@ -38,12 +38,7 @@ impl Tile {
         let shared = capabilities.shared as usize;
         let tile = |subgroups, fragments, step| Self { edge, lanes, subgroups, fragments, step, shared };
         let mut all = if edge == 16 && lanes <= 32 {
-            vec![
-                tile([2, 4], [4, 4], 32),
-                tile([2, 2], [4, 4], 32),
-                tile([2, 4], [4, 2], 64),
-                tile([2, 2], [2, 2], 64),
-            ]
+            vec![tile([2, 4], [4, 2], 64), tile([2, 4], [4, 2], 32), tile([2, 2], [2, 2], 64)]
         } else if lanes >= 32 {
             vec![tile([2, 2], [4, 4], 32), tile([2, 2], [2, 2], 32)]
         } else {

@@ -104,7 +104,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         rms_norm::variant(capabilities),
         permute::variant(),
         quant_matmul::variant(),
-        dequantize::variant(),
+        dequantize::variant(capabilities),
         reorder::variant(),
         rope::variant(),
         cache::variant(CachePrecision::Half),
