@@ -6,6 +6,7 @@
 //! | [`rms_norm`] | x / rms(x) · w | `rms_norm` | `reference::rms_norm` |
 //! | [`permute`] | x[:, order] | `permute` | `reference::permute` |
 //! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_subgroup`, `matmul_coop` | `reference::matmul` |
+//! | [`halve`] | its rows as halves | `halve` | `reference::halve` |
 //! | [`quant_matmul`] | the same with packed weights | `quant_gemv` | `reference::quant_matmul` |
 //! | [`group_gemv`] | the same for a few rows and all linears of a group | `group_gemv` | `reference::quant_matmul` |
 //! | [`residual_norm`] | residual, norm and gather between products | `residual_norm` | `reference::rms_norm` |
@@ -46,6 +47,7 @@ pub mod embed;
 pub mod gather_rows;
 pub mod gptq_group;
 pub mod group_gemv;
+pub mod halve;
 pub mod kv_write;
 pub mod matmul;
 pub mod matmul_tn;
@@ -64,9 +66,11 @@ pub mod swiglu;
 pub mod swiglu_gather;
 pub mod weight_error;
 
+mod coop_text;
 mod dense;
 mod gemv_text;
 mod group_table;
+mod operand;
 mod paged_cache;
 mod quant;
 mod quant_group;
@@ -74,7 +78,9 @@ mod tall;
 mod tensor;
 mod unpack;
 
+pub use coop_text::Tile;
 pub use dense::{DenseMatrix, Slab};
+pub use operand::{Operand, OperandRoom, on_matrix_units};
 pub use paged_cache::{CacheShape, CacheSlab, PagedCache};
 pub use quant::{Permutation, QuantMatrix, QuantSlab, block_table, decode_bytes, slab_columns};
 pub use quant_group::{GroupMember, QuantGroup};
@@ -104,7 +110,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         rms_norm::variant(capabilities),
         permute::variant(),
         quant_matmul::variant(),
-        dequantize::variant(),
+        dequantize::variant(capabilities),
         reorder::variant(),
         rope::variant(),
         cache::variant(CachePrecision::Half),
@@ -128,6 +134,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all.extend(residual_norm::variants(capabilities));
     all.extend(swiglu_gather::variants());
     all.extend(attention_join::variants(64, 128));
+    all.extend(halve::variants(capabilities));
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {

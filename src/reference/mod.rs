@@ -14,6 +14,7 @@ pub mod dot;
 pub mod embed;
 pub mod fixed;
 pub mod gptq;
+pub mod halve;
 pub mod llama;
 pub mod matmul;
 pub mod matmul_tn;

@@ -16,6 +16,7 @@ mod device;
 mod embed;
 mod fused;
 mod gemv;
+mod halve;
 mod lists;
 mod matmul;
 mod permute;
