@@ -9,6 +9,7 @@ use crate::gpu::{CommandList, Device};
 use crate::ops;
 use crate::ops::attention::{attention, splits};
 use crate::ops::cache::{CachePrecision, PAGE, RowState, cache_write};
+use crate::ops::halve::Halves;
 use crate::ops::rope::RopeTable;
 use crate::ops::{CacheShape, PagedCache};
 use crate::random::Random;
@@ -21,6 +22,7 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
     entries.extend(rows.map(|rows| embed(layer, rows)));
     entries.extend(rows.map(|rows| rms_norm(layer, rows)));
     entries.extend(rows.map(|rows| permute(layer, rows)));
+    entries.push(halve(layer));
     entries.extend(rows.map(|rows| rope(layer, rows)));
     entries.extend(rows.map(|rows| write(layer, rows)));
     entries.extend(rows.map(|rows| attend(device, layer, rows)));
@@ -66,6 +68,22 @@ fn permute(layer: Layer, rows: usize) -> Entry {
             let matrix = quantized(list, set, &Packing::mixed(cols, 32, &[4], 128, false))?;
             let x = random(list, "x", set, rows, cols)?;
             ops::permute::permute(list, &x, matrix.permutation(), &out, rows)?;
+        }
+        Ok(())
+    })
+}
+
+/// A prompt's rows in packed order as halves, one a value.
+fn halve(layer: Layer) -> Entry {
+    let (rows, cols) = (layer.prompt, layer.hidden);
+    let bytes = (6 * rows + 4) * cols;
+    Entry::new(&["halve"], format!("{rows} x {cols}"), bytes, None, move |list, sets| {
+        let out = list.device().alloc("out", (2 * rows * cols) as u64)?;
+        let units = list.device().alloc("units", 4 * rows as u64)?;
+        for set in 0..sets {
+            let matrix = quantized(list, set, &Packing::mixed(cols, 32, &[4], 128, false))?;
+            let x = random(list, "x", set, rows, cols)?;
+            ops::halve::halve(list, &x, Some(matrix.permutation()), &out, &units, rows, Halves::One)?;
         }
         Ok(())
     })

@@ -1,106 +1,23 @@
 //! Text of `generated/coop*.wgsl`: the tile of `matmul_coop`, unrolled. Drivers keep a subgroup's fragments in registers only where
 //! each has a name of its own; an array of them that a loop runs over went to memory (a seventh of the speed on an H100).
 
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use crate::gpu::{Capabilities, Variant};
+use super::coop_tile::{PAD, SUM_PAD, Tile};
 
-/// How a workgroup divides its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tile {
-    /// Edge of a fragment, 8 or 16.
-    pub edge: usize,
-    /// Lanes of a subgroup.
-    pub lanes: usize,
-    /// Subgroups down and across.
-    pub subgroups: [usize; 2],
-    /// Fragments of a subgroup down and across.
-    pub fragments: [usize; 2],
-    /// Values of k in workgroup memory at a time, a multiple of the edge and of 8.
-    pub step: usize,
-    /// Bytes of workgroup memory that there are.
-    pub shared: usize,
+/// Texts of `generated/coop.wgsl` (declarations of module scope), `coop_zero.wgsl`, `coop_multiply.wgsl` and `coop_store.wgsl`
+/// (statements of `main`). The few there are are made once and kept.
+pub(super) fn texts(tile: Tile) -> [&'static str; 4] {
+    type Texts = Mutex<HashMap<Tile, [&'static str; 4]>>;
+    static TEXTS: LazyLock<Texts> = LazyLock::new(Texts::default);
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let make = || [tile.declarations(), tile.zero(), tile.multiply(), tile.store()];
+    *texts.entry(tile).or_insert_with(|| make().map(|text| &*text.leak()))
 }
 
-/// Halves between the rows in workgroup memory: rows stay at 16 bytes, and eight of them meet different banks.
-const PAD: usize = 8;
-
-/// The same between rows of sums, in floats.
-const SUM_PAD: usize = 4;
-
 impl Tile {
-    /// The tiles for these capabilities, the largest first; none without matrix units.
-    pub fn all(capabilities: &Capabilities) -> Vec<Self> {
-        let (Some(edge), Some((_, lanes))) = (capabilities.cooperative, capabilities.subgroup) else {
-            return Vec::new();
-        };
-        let (edge, lanes) = (edge as usize, lanes as usize);
-        let shared = capabilities.shared as usize;
-        let tile = |subgroups, fragments, step| Self { edge, lanes, subgroups, fragments, step, shared };
-        let mut all = if edge == 16 && lanes <= 32 {
-            vec![tile([2, 4], [4, 2], 64), tile([2, 4], [4, 2], 32), tile([2, 2], [2, 2], 64)]
-        } else if lanes >= 32 {
-            vec![tile([2, 2], [4, 4], 32), tile([2, 2], [2, 2], 32)]
-        } else {
-            vec![tile([2, 4], [2, 2], 32), tile([2, 2], [2, 1], 32)]
-        };
-        all.retain(|tile| tile.bytes(1) <= shared);
-        all
-    }
-
-    /// Outputs of a workgroup down and across.
-    pub fn outputs(&self) -> [usize; 2] {
-        [0, 1].map(|way| self.subgroups[way] * self.fragments[way] * self.edge)
-    }
-
-    fn invocations(&self) -> usize {
-        self.lanes * self.subgroups[0] * self.subgroups[1]
-    }
-
-    /// 16-byte pieces that a lane loads for a step: of x and of w.
-    fn pieces(&self) -> [usize; 2] {
-        self.outputs().map(|lines| (lines * self.step / 8).div_ceil(self.invocations()))
-    }
-
-    /// Bytes of workgroup memory: a step of x and w, and sums of strips `wide` fragments across.
-    fn bytes(&self, wide: usize) -> usize {
-        let staged = 2 * (self.step + PAD) * self.outputs().iter().sum::<usize>();
-        let strip = self.edge * (wide * self.edge + SUM_PAD);
-        staged + 4 * self.subgroups[0] * self.subgroups[1] * strip
-    }
-
-    /// Fragments across in a strip of sums: as wide as a subgroup, or less where there is no room.
-    fn strip(&self) -> usize {
-        let fits = |&wide: &usize| {
-            self.fragments[1].is_multiple_of(wide)
-                && wide * self.edge <= self.lanes
-                && self.bytes(wide) <= self.shared
-        };
-        (1..=self.fragments[1]).rev().find(fits).unwrap_or(1)
-    }
-
-    /// The kernel; `two` planes of x, and a `tail` of k that is no whole step.
-    pub fn variant(&self, two: bool, tail: bool) -> Variant {
-        let &Self { edge, lanes, subgroups: [down, across], fragments: [high, wide], step, .. } = self;
-        let key = format!(
-            "// {down} x {across} subgroups of {lanes}, {high} x {wide} fragments, {step}, strips of {}\n",
-            self.strip()
-        );
-        let prologue = format!(
-            "{key}enable f16;\nenable wgpu_cooperative_matrix;\nconst D: u32 = {edge}u;\n\
-             alias MatA = coop_mat{edge}x{edge}<f16, A>;\nalias MatB = coop_mat{edge}x{edge}<f16, B>;\n\
-             alias MatC = coop_mat{edge}x{edge}<f32, C>;"
-        );
-        Variant::new("matmul_coop")
-            .prologue(&prologue)
-            .generated("generated/coop.wgsl", self.declarations())
-            .generated("generated/coop_zero.wgsl", self.zero())
-            .generated("generated/coop_multiply.wgsl", self.multiply())
-            .generated("generated/coop_store.wgsl", self.store())
-            .constant("TWO", u32::from(two))
-            .constant("TAIL", u32::from(tail))
-    }
-
     /// Halves in an element of the workgroup's arrays. Metal wants matrices to lie in arrays of halves; elsewhere four halves
     /// are one store, and a driver joins two of them.
     fn cell(&self) -> usize {
@@ -140,11 +57,10 @@ impl Tile {
         );
         text += "// Where a lane's pieces lie, in 16 bytes.\n\
                  fn places(index: u32, row0: u32, n0: u32) -> Places {\n    var at: Places;\n";
-        let lines_of = |i: usize| (i * invocations / eights, invocations.is_multiple_of(eights));
+        let line_of = |i: usize| i * invocations / eights;
         for (letter, count, first, last) in [("x", of_x, "row0", "p.rows"), ("w", of_w, "n0", "p.n")] {
             for i in 0..count {
-                debug_assert!(lines_of(i).1);
-                let line = lines_of(i).0;
+                let line = line_of(i);
                 let _ = writeln!(
                     text,
                     "    at.{letter}{i} = min({first} + index / {eights}u + {line}u, {last} - 1u) * (p.k / 8u) + index % {eights}u;"
@@ -164,13 +80,12 @@ impl Tile {
                  return vec4<f16>(vec2<f16>(unpack2x16float(low)), vec2<f16>(unpack2x16float(high)));\n}\n\
                  fn stage(index: u32, pieces: Pieces) {\n";
         for (i, name) in names.iter().enumerate() {
-            let (letter, i, lines) = if i < of_x { ("x", i, rows) } else { ("w", i - of_x, columns) };
-            let line = lines_of(i).0;
-            let at = format!("(index / {eights}u + {line}u) * PITCH + index % {eights}u * {}u", 8 / cell);
-            let guard = (line + invocations / eights > lines)
-                .then(|| format!("    if (index / {eights}u + {line}u < {lines}u) "))
-                .unwrap_or_else(|| "    ".to_owned());
-            let _ = writeln!(text, "{guard}{{\n        let at = {at};");
+            let (letter, line) = if i < of_x { ("x", line_of(i)) } else { ("w", line_of(i - of_x)) };
+            let _ = writeln!(
+                text,
+                "    {{\n        let at = (index / {eights}u + {line}u) * PITCH + index % {eights}u * {}u;",
+                8 / cell
+            );
             let parts = [
                 format!("four(pieces.{name}.x, pieces.{name}.y)"),
                 format!("four(pieces.{name}.z, pieces.{name}.w)"),

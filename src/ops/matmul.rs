@@ -1,6 +1,6 @@
 //! Products with half-precision weights; see `shaders/{gemv,matmul,matmul_subgroup,matmul_coop}.wgsl`.
 
-use super::coop_text::Tile;
+use super::coop_tile::Tile;
 use super::halve::Halves;
 use super::{DenseMatrix, Operand, Tensor, with_reduce};
 use crate::Result;

@@ -67,6 +67,7 @@ pub mod swiglu_gather;
 pub mod weight_error;
 
 mod coop_text;
+mod coop_tile;
 mod dense;
 mod gemv_text;
 mod group_table;
@@ -78,7 +79,6 @@ mod tall;
 mod tensor;
 mod unpack;
 
-pub use coop_text::Tile;
 pub use dense::{DenseMatrix, Slab};
 pub use operand::{Operand, OperandRoom, on_matrix_units};
 pub use paged_cache::{CacheShape, CacheSlab, PagedCache};
