@@ -1,7 +1,8 @@
 //! What rows of logits say about a text, and beside those of a reference; see `shaders/score.wgsl`.
 //!
-//! A row is scored in single precision: from its sums of a vocabulary's terms and its exponentials a likelihood is off by
-//! about 1e-6 nats, and a divergence by about 1e-6 of itself. `selftest` bounds both. Equal inputs give equal bits.
+//! A row is scored in single precision: by the roundings of its exponentials and of its sums a likelihood is off by 1e-6
+//! nats or two and a divergence by about 1e-6 of itself; `selftest` bounds both. Of many rows the errors cancel in a mean,
+//! and equal inputs give equal bits.
 
 use super::{Tensor, with_reduce};
 use crate::gpu::{Buffer, Capabilities, CommandList, Device, Variant};

@@ -103,7 +103,9 @@ fn what_is_not_finite_names_the_place() {
     scores.begin_window(&[0, 1, 0]).unwrap();
     scores.push(&rows(&[0.5], 0.0)).unwrap();
     // A row that the device has not written is refused as well.
+    let of_reference: RowScore = bytemuck::cast([0, 0, 0, (1_u32 << 31) | 7]);
     for (bad, named) in [
+        (of_reference, "logits of the reference: token 7 of position 1 in window 0 is not finite"),
         (RowScore::zeroed(), "logits of the model: token 0 of position 1 in window 0 is not finite"),
         (
             RowScore::new(f32::INFINITY, 0.0, true),
