@@ -26,7 +26,7 @@
 //! | [`gptq_group`] | rounding with feedback | `gptq_group` | `reference::gptq` |
 //! | [`pack`] | codes to words | `pack` | `reference::pack` |
 //! | [`weight_error`] | w − decoded, bit check | `weight_error` | `reference::weight_error` |
-//! | [`divergence`] | Σ p·(ln p − ln q) | `divergence` | `reference::divergence` |
+//! | [`score`] | −ln softmax(x)[t], Σ p·(ln p − ln q) | `score` | `reference::score` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
@@ -41,7 +41,6 @@ pub mod attention_decode;
 pub mod attention_join;
 pub mod cache;
 pub mod dequantize;
-pub mod divergence;
 pub mod dot;
 pub mod embed;
 pub mod gather_rows;
@@ -62,6 +61,7 @@ pub mod rope;
 pub mod sample;
 pub mod scale_loss;
 pub mod scale_search;
+pub mod score;
 pub mod swiglu;
 pub mod swiglu_gather;
 pub mod weight_error;
@@ -122,7 +122,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         gptq_group::variant(),
         pack::variant(),
         weight_error::variant(),
-        divergence::variant(capabilities),
+        score::variant(capabilities),
         dot::variant(),
         gather_rows::variant(),
         read_bandwidth::variant(),

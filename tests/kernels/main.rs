@@ -34,6 +34,7 @@ mod reorder;
 mod rms_norm;
 mod rope;
 mod sample;
+mod score;
 mod selftest;
 mod slabs;
 mod swiglu;
