@@ -73,7 +73,7 @@ fn choose(capabilities: &Capabilities, shape: CacheShape, rows: usize, heads: us
     }
 }
 
-/// What [`attention`] runs first: with several splits, or `attention`, `attention_merge` follows.
+/// What [`attention`] runs; `attention_merge` follows all but `attention_coop`.
 pub fn stem(capabilities: &Capabilities, shape: CacheShape, rows: usize, heads: usize) -> &'static str {
     match choose(capabilities, shape, rows, heads) {
         Form::Splits(variant) => variant.stem(),
@@ -98,7 +98,7 @@ pub(super) fn variants(capabilities: &Capabilities, dim: u32, precision: CachePr
     if capabilities.subgroup.is_some() {
         all.push(subgroup_variant(dim, precision));
     }
-    all.extend(Tile::of(capabilities, dim as usize, precision).map(Tile::variant));
+    all.extend(Tile::of(capabilities, dim as usize, precision).map(|tile| tile.variant().clone()));
     all
 }
 
@@ -161,7 +161,7 @@ pub fn attention(
     let variant = match choose(&capabilities, cache.shape(), rows, heads) {
         Form::Splits(variant) => variant,
         Form::Tiles(tile) => {
-            let kernel = list.device().kernel(&tile.variant())?;
+            let kernel = list.device().kernel(tile.variant())?;
             for CacheSlab { first, heads: slab_heads, keys, values } in cache.slabs() {
                 let params = CoopParams {
                     rows: rows as u32,

@@ -1,7 +1,9 @@
 //! Text of `generated/attention_coop*.wgsl`: the fragments of `attention_coop`, each with a name of its own, since drivers keep an
 //! array of them that a loop runs over in memory.
 
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::cache::{CachePrecision, PAGE};
 use crate::gpu::{Capabilities, Variant};
@@ -16,7 +18,7 @@ const PAD: usize = 8;
 const SCORE_PAD: usize = 4;
 
 /// How a workgroup divides its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tile {
     /// Edge of a fragment, 8 or 16.
     edge: usize,
@@ -78,8 +80,15 @@ impl Tile {
         (0..self.keys() / (2 * share)).map(move |i| (i, format!("{}u + share", i * share)))
     }
 
-    /// The kernel.
-    pub(super) fn variant(self) -> Variant {
+    /// The kernel. A model's list asks for it once a layer, so that the few texts there are, one a tile, are made once and kept.
+    pub(super) fn variant(self) -> &'static Variant {
+        type Made = Mutex<HashMap<Tile, &'static Variant>>;
+        static MADE: LazyLock<Made> = LazyLock::new(Made::default);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.entry(self).or_insert_with(|| Box::leak(Box::new(self.generate())))
+    }
+
+    fn generate(self) -> Variant {
         let Self { edge, lanes, dim } = self;
         let prologue = format!(
             "enable f16;\nenable wgpu_cooperative_matrix;\nconst D: u32 = {edge}u;\nconst LANES: u32 = {lanes}u;\n\
