@@ -19,12 +19,12 @@
 // largest where a driver flushes subnormals), and their sum is that of the rounded ones. Finite inputs give finite outputs. A
 // value in the cache that is not finite reaches all rows of the workgroup that share its slot.
 //
-// FMAs: 2·DIM a line and key, up to ROWS + KEYS more keys than seen. Bytes: 4·DIM a workgroup and key out of L2, 8·DIM a line of q
-// and out; workgroup memory, a subgroup and tile: 4·KEYS·DIM read as fragments, KEYS·DIM staged, 12·D·KEYS for S and P. For DIM 64 that
-// is 16 KiB of them, 128 clocks, against 16 products of fragments, 64 clocks, and about 150 of softmax on an H100, so about
-// 100 TFLOP/s of 400 if all overlapped; with 2 to 4 workgroups an SM and four barriers a tile, 40 to 60 are expected.
-// 2048 rows of 9/3 heads of 64 (4.8 GFLOP; 288 workgroups, the longest of 64 tiles of about 0.9 µs each): 0.08 ms expected;
-// 32/32 heads of 128 (34 GFLOP, 1024 workgroups): 0.6 ms. Not measured.
+// FMAs: 2·DIM a line and key, for up to ROWS / group + 2·KEYS more keys than a row sees. Bytes: 4·DIM a workgroup and key out of L2,
+// 8·DIM a line of q and out. Workgroup memory, a subgroup and tile: 4·KEYS·DIM read as fragments, KEYS·DIM staged, 12·D·KEYS of
+// scores and weights. On an H100 (DIM 64, D 16) that is 16 KiB, 128 clocks of a multiprocessor, against 64 clocks of products and
+// about 40 of softmax, so 240 TFLOP/s if all overlapped; with 2 to 4 workgroups on each and five barriers a tile, 60 to 90 are
+// expected. 2048 rows of 9/3 heads of 64 (4.8 GFLOP; 288 workgroups, the longest of 64 tiles of 0.6 to 0.9 µs): 0.06 to 0.1 ms;
+// 32/32 heads of 128 (34 GFLOP, 1024 workgroups): 0.4 to 0.6 ms. Not measured yet.
 // Oracle: reference/attention.rs.
 override PAGE: u32;
 

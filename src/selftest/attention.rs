@@ -96,7 +96,7 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
                 dim: 64,
                 window: None,
                 precision: CachePrecision::Half,
-                sharpness: 6.0,
+                sharpness: 5.0,
             },
             // Few rows, several splits.
             Attention {
