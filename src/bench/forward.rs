@@ -7,7 +7,7 @@ use super::products::{empty, quantized, random, weights};
 use crate::Result;
 use crate::gpu::{CommandList, Device};
 use crate::ops;
-use crate::ops::attention::{attention, splits};
+use crate::ops::attention::{attention, splits, stem};
 use crate::ops::cache::{CachePrecision, PAGE, RowState, cache_write};
 use crate::ops::halve::Halves;
 use crate::ops::rope::RopeTable;
@@ -100,6 +100,11 @@ fn state(list: &CommandList, rows: usize, end: usize) -> Result<RowState> {
 }
 
 /// Keys and values of one sequence, its pages in any order.
+fn cache_shape(layer: Layer) -> CacheShape {
+    let Layer { kv_heads, dim, context, .. } = layer;
+    CacheShape { pages_per_slot: context / PAGE, kv_heads, dim, precision: CachePrecision::Half }
+}
+
 fn cache(list: &CommandList, layer: Layer, set: usize) -> Result<PagedCache> {
     let Layer { kv_heads, dim, context, .. } = layer;
     let device = list.device();
@@ -108,8 +113,7 @@ fn cache(list: &CommandList, layer: Layer, set: usize) -> Result<PagedCache> {
         values.into_iter().map(f16::from_f32).collect()
     };
     let pages = device.upload("pages", &Random::new(set as u64, "pages").permutation(context / PAGE))?;
-    let shape = CacheShape { pages_per_slot: context / PAGE, kv_heads, dim, precision: CachePrecision::Half };
-    PagedCache::upload(device, shape, &pages, [&halves("keys"), &halves("values")])
+    PagedCache::upload(device, cache_shape(layer), &pages, [&halves("keys"), &halves("values")])
 }
 
 fn rope(layer: Layer, rows: usize) -> Entry {
@@ -148,9 +152,11 @@ fn attend(device: &Device, layer: Layer, rows: usize) -> Entry {
     let cols = heads * dim;
     let splits = splits(rows, context).0;
     let seen: usize = (context - rows..context).map(|position| position + 1).sum();
-    let eights = device.capabilities().subgroup == Some((8, 8));
     let words = format!("{splits} split{}", if splits == 1 { "" } else { "s" });
-    let kernels = [if eights { "attention_subgroup" } else { "attention" }, "attention_merge"];
+    let kernels = match stem(device.capabilities(), cache_shape(layer), rows, heads) {
+        "attention_coop" => vec!["attention_coop"],
+        first => vec![first, "attention_merge"],
+    };
     let shape = format!("{rows} x {heads}/{kv_heads} heads of {dim}, {context} positions in {words}");
     // A product with each key and one with each value; the cache holds halves.
     let (bytes, flops) = (8 * rows * cols + 4 * context * kv_heads * dim, 4 * seen * cols);

@@ -16,6 +16,7 @@ macro_rules! embed {
 /// Every file in `shaders/`; `tests/shaders.rs` compares this with the folder.
 const FILES: &[(&str, &str)] = embed![
     "attention.wgsl",
+    "attention_coop.wgsl",
     "attention_decode.wgsl",
     "attention_join.wgsl",
     "attention_merge.wgsl",

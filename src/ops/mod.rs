@@ -15,7 +15,7 @@
 //! | [`reorder`] | packed words to the device's order | `reorder` | `reference::reorder` |
 //! | [`rope`] | rotary positions | `rope` | `reference::rope` |
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
-//! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
+//! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge`, `attention_coop` | `reference::attention` |
 //! | [`attention_decode`] | the same from a product's parts | `attention_decode` | `reference::attention_decode` |
 //! | [`attention_join`] | its splits, in packed order | `attention_join` | `reference::attention` |
 //! | [`kv_write`] | keys and values from a product's parts | `kv_write` | `reference::attention_decode` |
@@ -66,6 +66,7 @@ pub mod swiglu;
 pub mod swiglu_gather;
 pub mod weight_error;
 
+mod attention_coop;
 mod coop_text;
 mod coop_tile;
 mod dense;
@@ -138,7 +139,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {
-        for dim in [16, 64, 128] {
+        for dim in [16, 64, 96, 128] {
             all.extend(attention::variants(capabilities, dim, precision));
         }
         for (dim, heads, sums) in [(8, 1, 1), (64, 8, 2), (80, 7, 4), (128, 1, 8), (128, 8, 16), (256, 8, 4)]
