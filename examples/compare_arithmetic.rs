@@ -8,9 +8,9 @@ use std::path::Path;
 
 use exlay::formats::dataset::texts;
 use exlay::formats::tokenizer::Tokenizer;
-use exlay::generate::{Scores, score};
 use exlay::gpu::{Arithmetic, Device, DeviceOptions, select};
 use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions, Placement, Row};
+use exlay::reference::score::mean_divergence;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,12 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             reference = Some(found);
             continue;
         };
-        let columns = llama.config().vocab_size;
-        let mut scores = Scores::new(columns, true);
-        scores.begin_window(&ids)?;
-        let logits = |values| score::Logits { values, columns };
-        scores.push(logits(&found), Some(logits(single)))?;
-        let divergence = scores.summary()?.kl_divergence.map_or(f64::NAN, |estimate| estimate.mean);
+        let divergence = mean_divergence(&found, single, llama.config().vocab_size)?;
         let worst = found.iter().zip(single).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
         println!("{used}: KL divergence {divergence:.3e}, largest difference {worst:.2e}");
     }

@@ -7,9 +7,9 @@
 use std::path::Path;
 
 use exlay::formats::safetensors::Checkpoint;
-use exlay::generate::{Scores, score};
 use exlay::gpu::{Arithmetic, Device, DeviceOptions, select};
 use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions, Placement, Row};
+use exlay::reference::score::score;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,18 +41,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let found = llama.forward(&rows, &(0..rows.len()).collect::<Vec<_>>())?;
         let vocabulary = llama.config().vocab_size.min(columns);
         let pairs = found.chunks(llama.config().vocab_size).zip(reference.chunks(columns));
+        let pairs: Vec<_> = pairs.map(|(a, b)| (&a[..vocabulary], &b[..vocabulary])).collect();
         let worst = pairs
-            .flat_map(|(a, b)| a[..vocabulary].iter().zip(&b[..vocabulary]))
+            .iter()
+            .flat_map(|(a, b)| a.iter().zip(*b))
             .fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
-        if ids.len() < 2 {
-            println!("{length:>6} token: largest difference {worst:.4}");
-            continue; // nothing is predicted, so there are no scores
-        }
-        let mut scores = Scores::new(vocabulary, true);
-        scores.begin_window(&ids)?;
-        let own = score::Logits { values: &found, columns: llama.config().vocab_size };
-        scores.push(own, Some(score::Logits { values: &reference, columns }))?;
-        let divergence = scores.summary()?.kl_divergence.map_or(f64::NAN, |estimate| estimate.mean);
+        let scores = pairs.iter().map(|(a, b)| score(a, Some(b), None)).collect::<Result<Vec<_>, _>>()?;
+        let divergence = scores.iter().map(|score| score.divergence).sum::<f64>() / scores.len() as f64;
         println!("{length:>6} tokens: largest difference {worst:.4}, KL divergence {divergence:.3e}");
     }
     Ok(())

@@ -7,8 +7,9 @@ use super::products::{empty, quantized, random, weights};
 use crate::Result;
 use crate::gpu::{CommandList, Device};
 use crate::ops;
-use crate::ops::attention::{attention, splits};
+use crate::ops::attention::{attention, splits, stem};
 use crate::ops::cache::{CachePrecision, PAGE, RowState, cache_write};
+use crate::ops::halve::Halves;
 use crate::ops::rope::RopeTable;
 use crate::ops::{CacheShape, PagedCache};
 use crate::random::Random;
@@ -21,6 +22,7 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
     entries.extend(rows.map(|rows| embed(layer, rows)));
     entries.extend(rows.map(|rows| rms_norm(layer, rows)));
     entries.extend(rows.map(|rows| permute(layer, rows)));
+    entries.push(halve(layer));
     entries.extend(rows.map(|rows| rope(layer, rows)));
     entries.extend(rows.map(|rows| write(layer, rows)));
     entries.extend(rows.map(|rows| attend(device, layer, rows)));
@@ -71,6 +73,22 @@ fn permute(layer: Layer, rows: usize) -> Entry {
     })
 }
 
+/// A prompt's rows in packed order as halves, one a value.
+fn halve(layer: Layer) -> Entry {
+    let (rows, cols) = (layer.prompt, layer.hidden);
+    let bytes = (6 * rows + 4) * cols;
+    Entry::new(&["halve"], format!("{rows} x {cols}"), bytes, None, move |list, sets| {
+        let out = list.device().alloc("out", (2 * rows * cols) as u64)?;
+        let units = list.device().alloc("units", 4 * rows as u64)?;
+        for set in 0..sets {
+            let matrix = quantized(list, set, &Packing::mixed(cols, 32, &[4], 128, false))?;
+            let x = random(list, "x", set, rows, cols)?;
+            ops::halve::halve(list, &x, Some(matrix.permutation()), &out, &units, rows, Halves::One)?;
+        }
+        Ok(())
+    })
+}
+
 /// Positions up to `end`, in order, in slot 0.
 fn state(list: &CommandList, rows: usize, end: usize) -> Result<RowState> {
     let positions: Vec<u32> = (end - rows..end).map(|position| position as u32).collect();
@@ -82,6 +100,11 @@ fn state(list: &CommandList, rows: usize, end: usize) -> Result<RowState> {
 }
 
 /// Keys and values of one sequence, its pages in any order.
+fn cache_shape(layer: Layer) -> CacheShape {
+    let Layer { kv_heads, dim, context, .. } = layer;
+    CacheShape { pages_per_slot: context / PAGE, kv_heads, dim, precision: CachePrecision::Half }
+}
+
 fn cache(list: &CommandList, layer: Layer, set: usize) -> Result<PagedCache> {
     let Layer { kv_heads, dim, context, .. } = layer;
     let device = list.device();
@@ -90,8 +113,7 @@ fn cache(list: &CommandList, layer: Layer, set: usize) -> Result<PagedCache> {
         values.into_iter().map(f16::from_f32).collect()
     };
     let pages = device.upload("pages", &Random::new(set as u64, "pages").permutation(context / PAGE))?;
-    let shape = CacheShape { pages_per_slot: context / PAGE, kv_heads, dim, precision: CachePrecision::Half };
-    PagedCache::upload(device, shape, &pages, [&halves("keys"), &halves("values")])
+    PagedCache::upload(device, cache_shape(layer), &pages, [&halves("keys"), &halves("values")])
 }
 
 fn rope(layer: Layer, rows: usize) -> Entry {
@@ -130,9 +152,11 @@ fn attend(device: &Device, layer: Layer, rows: usize) -> Entry {
     let cols = heads * dim;
     let splits = splits(rows, context).0;
     let seen: usize = (context - rows..context).map(|position| position + 1).sum();
-    let eights = device.capabilities().subgroup == Some((8, 8));
     let words = format!("{splits} split{}", if splits == 1 { "" } else { "s" });
-    let kernels = [if eights { "attention_subgroup" } else { "attention" }, "attention_merge"];
+    let kernels = match stem(device.capabilities(), cache_shape(layer), rows, heads) {
+        "attention_coop" => vec!["attention_coop"],
+        first => vec![first, "attention_merge"],
+    };
     let shape = format!("{rows} x {heads}/{kv_heads} heads of {dim}, {context} positions in {words}");
     // A product with each key and one with each value; the cache holds halves.
     let (bytes, flops) = (8 * rows * cols + 4 * context * kv_heads * dim, 4 * seen * cols);

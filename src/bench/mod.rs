@@ -5,6 +5,7 @@
 //! is printed is the caller's affair.
 
 mod entry;
+mod factor;
 mod forward;
 mod fused;
 mod kernels;

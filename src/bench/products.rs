@@ -6,7 +6,7 @@ use crate::Result;
 use crate::gpu::{CommandList, Device};
 use crate::model::mixed_layout;
 use crate::ops::matmul::{GEMV_ROWS, Store, matmul};
-use crate::ops::{self, DenseMatrix, QuantMatrix, Tensor};
+use crate::ops::{self, DenseMatrix, Operand, OperandRoom, QuantMatrix, Tensor};
 use crate::random::Random;
 use crate::selftest::{Case, Dequantize, Matmul, Packing, QuantMatmul, Reorder};
 
@@ -67,9 +67,10 @@ fn dense(device: &Device, rows: usize, k: usize, n: usize) -> Entry {
     let (bytes, flops) = (2 * n * k + 4 * rows * (n + k), 2 * rows * n * k);
     let kernel = product(device, rows, k, n);
     Entry::new(&[kernel], format!("{rows} x [{k}, {n}]"), bytes, Some(flops), move |list, sets| {
-        let y = empty(list, rows, n)?;
+        let (y, room) = (empty(list, rows, n)?, OperandRoom::new(list.device(), rows, k)?);
         for set in 0..sets {
             let (x, w) = (random(list, "x", set, rows, k)?, weights(list, set, n, k)?);
+            let x = Operand::prepare(list, &x, None, &room, rows)?;
             matmul(list, &x, &w, &y, rows, Store::Set)?;
         }
         Ok(())
@@ -86,9 +87,10 @@ fn packed(device: &Device, rows: usize, packing: &Packing) -> Entry {
     Entry::new(kernels, format!("{rows} x {}", packing.words()), bytes, Some(flops), move |list, sets| {
         let halves = if rows <= GEMV_ROWS { 0 } else { ops::decode_bytes(list.device(), k, n) };
         let scratch = list.device().alloc("scratch", halves)?;
-        let y = empty(list, rows, n)?;
+        let (y, room) = (empty(list, rows, n)?, OperandRoom::new(list.device(), rows, k)?);
         for set in 0..sets {
             let (x, matrix) = (random(list, "x", set, rows, k)?, quantized(list, set, &packing)?);
+            let x = Operand::prepare(list, &x, None, &room, rows)?;
             ops::quant_matmul::quant_matmul(list, &x, &matrix, &y, &scratch, rows, Store::Set)?;
         }
         Ok(())

@@ -31,6 +31,7 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
     entries.extend(GroupStep::ALL.map(|step| group(device, step, size)));
     entries.extend([losses(size), choice(size)]);
     entries.extend([difference(size), scalar(size)]);
+    entries.extend(super::factor::entries(size));
     entries
 }
 

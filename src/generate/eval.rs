@@ -1,18 +1,20 @@
 //! A text scored by a model, and against a reference: whole models on the device, or a block at a time.
 //!
 //! Both ways run the same passes over the same chunks of rows, so that their results agree to the last bit. Logits are
-//! scored slice by slice and never held for a whole window. What is added up is the business of [`super::score`].
+//! scored where they are, slice by slice; only the rows' scores come back, once a chunk. What is added up is the business
+//! of [`super::score`].
 
 mod source;
 
 use std::path::Path;
 
-use super::score::{Logits, Scores, Summary, windows};
+use super::score::{Scores, Summary, targets, windows};
 use crate::formats::config::LlamaConfig;
 use crate::formats::dataset;
 use crate::formats::tokenizer::Tokenizer;
-use crate::gpu::Device;
+use crate::gpu::{CommandList, Device};
 use crate::model::Placement;
+use crate::ops::score::{RowScores, score};
 use crate::{Error, Result};
 use source::{Source, Streaming, Whole};
 
@@ -124,25 +126,27 @@ pub fn evaluate(
     let mut model = open(model, ["loading the model", "running the model"])?;
 
     let mut scores = Scores::new(config.vocab_size, reference.is_some());
+    let room = RowScores::new(device, model.rows())?;
     for (index, window) in windows.iter().enumerate() {
-        score_window(&mut scores, index, window, model.as_mut(), reference.as_mut())?;
+        score_window(&mut scores, &room, (index, window), model.as_mut(), reference.as_mut())?;
         progress("scoring", index + 1, windows.len());
     }
     Ok(Evaluation { summary: scores.summary()?, context })
 }
 
-/// Both models side by side, slice by slice.
+/// Both models side by side, slice by slice; the device is waited for after each chunk.
 fn score_window(
     scores: &mut Scores,
-    index: usize,
-    window: &[u32],
+    room: &RowScores,
+    (index, window): (usize, &[u32]),
     model: &mut dyn Source,
     mut reference: Option<&mut Box<dyn Source>>,
 ) -> Result<()> {
     scores.begin_window(window)?;
-    let (rows, columns) = (model.rows(), model.columns());
+    let rows = model.rows();
     for (chunk, tokens) in window.chunks(rows).enumerate() {
         let first = chunk * rows;
+        room.set_targets(&targets(window, first, tokens.len()))?;
         model.chunk(index, first, tokens)?;
         if let Some(reference) = &mut reference {
             reference.chunk(index, first, tokens)?;
@@ -150,11 +154,13 @@ fn score_window(
         let step = model.slice_rows();
         for start in (0..tokens.len()).step_by(step) {
             let slice = start..(start + step).min(tokens.len());
-            let values = model.logits(slice.clone())?;
-            let beside = reference.as_mut().map(|reference| reference.logits(slice)).transpose()?;
-            let beside = beside.as_deref().map(|values| Logits { values, columns });
-            scores.push(Logits { values: &values, columns }, beside)?;
+            let logits = model.logits(slice.clone())?;
+            let beside = reference.as_mut().map(|reference| reference.logits(slice.clone())).transpose()?;
+            let mut list = CommandList::new(logits.device(), "scores");
+            score(&mut list, logits, beside, slice.len(), (room, start))?;
+            list.run()?;
         }
+        scores.push(&room.read(tokens.len())?)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Tokens out of a model: continuing prompts, knowing when to stop, and scoring text instead of producing it.
 //!
-//! Tokens are chosen on the device, several steps ahead of the text; scoring works on rows of logits on the host. Where
-//! the logits come from is the business of the model below, and what is printed that of the command line above.
+//! Tokens are chosen on the device, several steps ahead of the text, and rows of logits are scored there too. Where the
+//! logits come from is the business of the model below, and what is printed that of the command line above.
 
 pub mod eval;
 pub mod generator;

@@ -1,21 +1,19 @@
 //! Statistics of a scored text: perplexity, divergence from a reference model, agreement with it.
 //!
-//! Logits come chunk by chunk, so a window of 2048 × 49152 of them is never held. Everything is f64.
-//! Rows are worked on in parallel, each from its first column to its last, and their results are added
-//! in order: the same bits at any thread count.
+//! Rows are scored on the device in single precision ([`crate::ops::score`]: each to about 1e-6 nats), chunk by chunk, and
+//! added here in double precision in their order: the same scores give the same bits.
 //!
 //! Definitions, for the tokens `t[0..n]` of a window and row `i` of its logits, which predicts
 //! `t[i + 1]`:
 //! - negative log likelihood: `-ln softmax(row i)[t[i + 1]]` in nats, for `i` in `0..n-1`: all tokens but
 //!   the first;
-//! - divergence: `Σ p (ln p - ln q)` in nats with `p` the reference's and `q` the model's probabilities, over
-//!   the vocabulary without padding columns, for each of the `n` rows;
+//! - divergence: `Σ p (ln p - ln q)` in nats with `p` the reference's and `q` the model's probabilities, for each
+//!   of the `n` rows;
 //! - top-1 agreement: the share of the `n` rows in which both have the highest logit at the same token
 //!   (the lowest id of equals).
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
+use crate::ops::score::{NO_TARGET, RowScore, Whose};
 
 /// A mean and its standard error over windows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,20 +46,9 @@ pub fn windows(tokens: &[u32], length: usize, count: usize) -> impl Iterator<Ite
     tokens.chunks_exact(length).take(count)
 }
 
-/// A chunk of rows of logits, row-major `[rows, columns]`; columns beyond the vocabulary are padding.
-#[derive(Clone, Copy, Debug)]
-pub struct Logits<'a> {
-    /// `rows × columns` values.
-    pub values: &'a [f32],
-    /// Values from one row to the next.
-    pub columns: usize,
-}
-
-impl<'a> Logits<'a> {
-    /// The first `vocabulary` values of a row.
-    fn row(self, row: usize, vocabulary: usize) -> &'a [f32] {
-        &self.values[row * self.columns..][..vocabulary]
-    }
+/// What each of the rows from `first` on predicts in a window of `tokens`, `rows` of them.
+pub fn targets(tokens: &[u32], first: usize, rows: usize) -> Vec<u32> {
+    (first + 1..=first + rows).map(|next| tokens.get(next).copied().unwrap_or(NO_TARGET)).collect()
 }
 
 /// Sums of one window.
@@ -85,7 +72,7 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Scores over the first `vocabulary` columns, with or without a reference model.
+    /// Scores of models with `vocabulary` tokens, with or without a reference model.
     pub fn new(vocabulary: usize, with_reference: bool) -> Self {
         Self {
             vocabulary,
@@ -119,56 +106,57 @@ impl Scores {
         Ok(())
     }
 
-    /// Takes the next rows of the window: the model's logits, and the reference's for the same tokens.
-    /// The last row ends the window.
+    /// Takes the next rows of the window. The last row ends the window.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are more rows than tokens, chunks differ in rows, or a reference is
-    /// missing or not expected; [`Error::Numerical`] with the row if a logit is not finite.
-    pub fn push(&mut self, model: Logits<'_>, reference: Option<Logits<'_>>) -> Result<()> {
-        let rows = self.rows(model)?;
-        if reference.is_some() != self.with_reference {
-            return Err(Error::shape("score", "a reference in only some of the chunks"));
-        }
-        let reference_rows = reference.map(|reference| self.rows(reference)).transpose()?;
-        if reference_rows.is_some_and(|count| count != rows) {
+    /// [`Error::Shape`] if there are more rows than tokens; [`Error::Numerical`] with the row if a logit is not finite, or
+    /// a score that single precision could not hold.
+    pub fn push(&mut self, rows: &[RowScore]) -> Result<()> {
+        if rows.len() > self.tokens.len() - self.row {
             return Err(Error::shape(
                 "score",
-                format!("{rows} rows beside {reference_rows:?} of the reference"),
+                format!("row {} of a window of {} tokens", self.row + rows.len(), self.tokens.len()),
             ));
         }
-        if rows > self.tokens.len() - self.row {
-            return Err(Error::shape(
-                "score",
-                format!("row {} of a window of {} tokens", self.row + rows, self.tokens.len()),
-            ));
-        }
-        let vocabulary = self.vocabulary;
-        let scores: Vec<RowScore> = (0..rows)
-            .into_par_iter()
-            .map(|row| {
-                let target = self.tokens.get(self.row + row + 1).map(|&token| token as usize);
-                let fault = |whose: &str, token: usize| Error::Numerical {
-                    place: format!("logits of the {whose}"),
-                    message: format!(
-                        "token {token} of position {} in window {} is not finite; check the model with `exlay selftest`",
-                        self.row + row,
-                        self.finished.len()
-                    ),
-                };
-                score_row(model.row(row, vocabulary), reference.map(|logits| logits.row(row, vocabulary)), target, fault)
-            })
-            .collect::<Result<_>>()?;
-        for score in &scores {
-            self.sums.negative_log_likelihood += score.negative_log_likelihood;
-            self.sums.divergence += score.divergence;
+        for (row, score) in rows.iter().enumerate() {
+            self.check(self.row + row, score)?;
+            self.sums.negative_log_likelihood += f64::from(score.negative_log_likelihood);
+            self.sums.divergence += f64::from(score.divergence);
             self.sums.agreements += u64::from(score.agrees);
         }
-        self.row += rows;
+        self.row += rows.len();
         if self.row == self.tokens.len() {
             self.finished.push(self.sums);
             self.tokens.clear();
             self.row = 0;
+        }
+        Ok(())
+    }
+
+    /// That the scores of the window's row `position` are numbers.
+    fn check(&self, position: usize, score: &RowScore) -> Result<()> {
+        let place = format!("position {position} in window {}", self.finished.len());
+        let fault = |whose: &str, message: String| {
+            Err(Error::Numerical { place: format!("logits of the {whose}"), message })
+        };
+        if let Some((whose, token)) = score.not_finite() {
+            let whose = match whose {
+                Whose::Model => "model",
+                Whose::Reference => "reference",
+            };
+            let message =
+                format!("token {token} of {place} is not finite; check the model with `exlay selftest`");
+            return fault(whose, message);
+        }
+        for (value, whose) in
+            [(score.negative_log_likelihood, "model"), (score.divergence, "model beside the reference")]
+        {
+            if !value.is_finite() {
+                let message = format!(
+                    "{place}: too far apart for single precision; check the model with `exlay selftest`"
+                );
+                return fault(whose, message);
+            }
         }
         Ok(())
     }
@@ -203,66 +191,6 @@ impl Scores {
         }
         Ok(())
     }
-
-    fn rows(&self, logits: Logits<'_>) -> Result<usize> {
-        let Logits { values, columns } = logits;
-        if columns < self.vocabulary || columns == 0 || values.len() % columns != 0 {
-            return Err(Error::shape(
-                "score",
-                format!("{} logits in rows of {columns}, vocabulary {}", values.len(), self.vocabulary),
-            ));
-        }
-        Ok(values.len() / columns)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct RowScore {
-    negative_log_likelihood: f64,
-    divergence: f64,
-    agrees: bool,
-}
-
-/// Scores one row; without a `target` its likelihood counts as nothing.
-fn score_row(
-    model: &[f32],
-    reference: Option<&[f32]>,
-    target: Option<usize>,
-    fault: impl Fn(&str, usize) -> Error,
-) -> Result<RowScore> {
-    let best = highest(model).map_err(|token| fault("model", token))?;
-    let shift = f64::from(model[best]);
-    let sum: f64 = model.iter().map(|&x| (f64::from(x) - shift).exp()).sum();
-    let log_sum = shift + sum.ln();
-    let negative_log_likelihood = target.map_or(0.0, |target| log_sum - f64::from(model[target]));
-    let Some(reference) = reference else {
-        return Ok(RowScore { negative_log_likelihood, divergence: 0.0, agrees: false });
-    };
-    let reference_best = highest(reference).map_err(|token| fault("reference", token))?;
-    let reference_shift = f64::from(reference[reference_best]);
-    // With p = e / Σe: Σ p (ln p - ln q) = Σ e (r - m) / Σ e - ln Σ exp r + ln Σ exp m.
-    let (mut reference_sum, mut weighted) = (0.0, 0.0);
-    for (&r, &m) in reference.iter().zip(model) {
-        let e = (f64::from(r) - reference_shift).exp();
-        reference_sum += e;
-        weighted += e * (f64::from(r) - f64::from(m));
-    }
-    let divergence = weighted / reference_sum - (reference_shift + reference_sum.ln()) + log_sum;
-    Ok(RowScore { negative_log_likelihood, divergence, agrees: best == reference_best })
-}
-
-/// The index of the highest value, the lowest of equals; `Err` with the first that is not finite.
-fn highest(row: &[f32]) -> std::result::Result<usize, usize> {
-    let mut best = 0;
-    for (index, &value) in row.iter().enumerate() {
-        if !value.is_finite() {
-            return Err(index);
-        }
-        if value > row[best] {
-            best = index;
-        }
-    }
-    Ok(best)
 }
 
 /// `Σ value / Σ weight` over windows, with the standard error of a ratio of sums over windows

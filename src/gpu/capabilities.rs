@@ -13,6 +13,8 @@ pub struct Capabilities {
     pub packed_dot: bool,
     /// Edge of the square cooperative matrices (f16 × f16 → f32), 8 or 16.
     pub cooperative: Option<u32>,
+    /// Bytes of memory that a workgroup may have.
+    pub shared: u32,
 }
 
 /// A named subset of the capabilities; each contains the one before.
@@ -130,6 +132,7 @@ impl Capabilities {
             packed_dot: info.backend == wgpu::Backend::Vulkan
                 && [vendor::NVIDIA, vendor::AMD].contains(&info.vendor),
             cooperative,
+            shared: adapter.limits().max_compute_workgroup_storage_size,
         }
     }
 
@@ -155,6 +158,7 @@ impl Capabilities {
             subgroup: self.subgroup.filter(|_| tier >= Tier::Subgroup),
             packed_dot: self.packed_dot,
             cooperative: self.cooperative.filter(|_| tier >= Tier::Coop),
+            shared: self.shared,
         }
     }
 
@@ -173,7 +177,13 @@ mod tests {
     use super::*;
 
     fn all() -> Capabilities {
-        Capabilities { f16: true, subgroup: Some((32, 32)), packed_dot: true, cooperative: Some(16) }
+        Capabilities {
+            f16: true,
+            subgroup: Some((32, 32)),
+            packed_dot: true,
+            cooperative: Some(16),
+            shared: 49152,
+        }
     }
 
     #[test]

@@ -207,6 +207,11 @@ impl Device {
         self.0.options.arithmetic.unwrap_or_else(|| self.0.capabilities.arithmetic())
     }
 
+    /// Whether single precision was asked for, whatever would be faster.
+    pub fn asked_for_single(&self) -> bool {
+        self.0.options.arithmetic == Some(Arithmetic::Single)
+    }
+
     /// What kernels may use.
     pub fn capabilities(&self) -> &Capabilities {
         &self.0.capabilities

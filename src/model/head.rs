@@ -23,8 +23,9 @@ pub const LAST_NORM: &str = "model.norm";
 /// Bytes of logits at a time, if a binding holds so many.
 const SLICE_BYTES: u64 = 8 << 20;
 
-/// Lists that are kept: the rows of a token are few and always the same, those of prompts are not.
-const MOST_PREPARED: usize = 16;
+/// Lists that are kept: the rows of a token are few and always the same, and a text that is scored 512 rows a pass has as
+/// many slices of [`MOST_ROWS`] or more; those of prompts come once.
+const MOST_PREPARED: usize = 64;
 
 /// Norm, weights and room for some rows of logits.
 pub struct Head {
@@ -131,6 +132,16 @@ impl Head {
         let (prepared, at) = self.list(scratch, hidden, rows)?;
         prepared[at].list.run()?;
         self.logits.read(rows.len())
+    }
+
+    /// The same on the device, without waiting: the first rows of a tensor, which any of the head's other methods overwrites.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn run(&self, scratch: &Scratch, hidden: &Tensor, rows: &[usize]) -> Result<&Tensor> {
+        let (prepared, at) = self.list(scratch, hidden, rows)?;
+        prepared[at].list.run()?;
+        Ok(&self.logits)
     }
 
     /// How long the commands take that yield the scores of these rows.

@@ -8,9 +8,8 @@ use super::source::WeightSource;
 use crate::Result;
 use crate::gpu::{CommandList, Device};
 use crate::ops::matmul::{Store, matmul};
-use crate::ops::permute::permute;
 use crate::ops::quant_matmul::quant_matmul;
-use crate::ops::{DenseMatrix, GroupMember, Permutation, QuantGroup, QuantMatrix, Tensor};
+use crate::ops::{DenseMatrix, GroupMember, Operand, Permutation, QuantGroup, QuantMatrix, Tensor};
 use crate::packing::{PackedMatrix, Words};
 
 /// Weights of a linear on a device.
@@ -66,7 +65,7 @@ impl Linear {
         &self,
         list: &mut CommandList,
         scratch: &Scratch,
-        x: &Tensor,
+        x: &Operand,
         y: &Tensor,
         rows: usize,
         store: Store,
@@ -165,7 +164,7 @@ impl LinearGroup {
         self.together = None;
     }
 
-    /// Adds `outputs[i]` = x·`W[i]` for all linears; one gather of x for each order that occurs.
+    /// Adds `outputs[i]` = x·`W[i]` for all linears; x is gathered and put into another form once for each order that occurs.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when a shape differs; as [`CommandList::dispatch`].
@@ -181,14 +180,7 @@ impl LinearGroup {
         let mut pending: Vec<_> = self.linears.iter().zip(outputs).collect();
         while let Some((first, _)) = pending.first() {
             let order = first.permutation().cloned();
-            let gathered = match &order {
-                Some(order) => {
-                    let gathered = scratch.gathered(x)?;
-                    permute(list, x, order, &gathered, rows)?;
-                    gathered
-                }
-                None => x.clone(),
-            };
+            let operand = Operand::prepare(list, x, order.as_deref(), &scratch.operand_room(x), rows)?;
             let same = |linear: &Linear| match (linear.permutation(), &order) {
                 (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one.order() == other.order(),
                 (None, None) => true,
@@ -196,7 +188,7 @@ impl LinearGroup {
             };
             let (now, later): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(linear, _)| same(linear));
             for (linear, y) in now {
-                linear.record(list, scratch, &gathered, y, rows, store)?;
+                linear.record(list, scratch, &operand, y, rows, store)?;
             }
             pending = later;
         }

@@ -294,6 +294,14 @@ impl Llama {
         self.head.logits(&self.scratch, self.scratch.hidden(), wanted)
     }
 
+    /// The same as the first rows of a tensor on the device, without waiting; the next logits take its place.
+    ///
+    /// # Errors
+    /// As [`Head::run`].
+    pub fn device_logits(&mut self, wanted: &[usize]) -> Result<&Tensor> {
+        self.head.run(&self.scratch, self.scratch.hidden(), wanted)
+    }
+
     /// Most rows of logits at a time.
     pub fn slice_rows(&self) -> usize {
         self.head.slice_rows()

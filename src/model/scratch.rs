@@ -11,7 +11,7 @@ use crate::gpu::{Buffer, Device};
 use crate::ops::attention::splits;
 use crate::ops::cache::PAGE;
 use crate::ops::matmul::GEMV_ROWS;
-use crate::ops::{Tensor, decode_bytes};
+use crate::ops::{OperandRoom, Tensor, decode_bytes};
 
 /// Buffers for up to a number of rows.
 pub struct Scratch {
@@ -25,6 +25,7 @@ pub struct Scratch {
     gate: Tensor,
     up: Tensor,
     activated: Tensor,
+    units: Tensor,
     partial: Tensor,
     decoded: Buffer,
 }
@@ -68,6 +69,7 @@ impl Scratch {
             gate: first.view(rows, inner)?,
             up: second.view(rows, inner)?,
             activated: third.view(rows, inner)?,
+            units: zeros("units", 1)?,
             partial: shared.view(parts, part)?,
             decoded: shared.buffer().clone(),
         })
@@ -105,12 +107,12 @@ impl Scratch {
         }
     }
 
-    /// Room for the input `x` of a group in another order: none of what the group reads or writes.
-    pub(super) fn gathered(&self, x: &Tensor) -> Result<Tensor> {
+    /// Room for the input `x` of a group in another order or form: none of what the group reads or writes.
+    pub(super) fn operand_room(&self, x: &Tensor) -> OperandRoom {
         let taken = x.buffer().is(self.activated.buffer());
-        let room = if taken { &self.gate } else { &self.activated };
         // The rooms are as wide as the widest activation, whatever is seen of them.
-        Tensor::over(room.buffer(), self.rows, x.cols())
+        let room = if taken { &self.gate } else { &self.activated };
+        OperandRoom::over(room.buffer(), self.units.buffer())
     }
 
     /// Partial results of attention.

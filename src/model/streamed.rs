@@ -110,28 +110,7 @@ impl Streamed {
         Ok(())
     }
 
-    /// Logits [rows, vocabulary] of rows of hidden states, handed to `sink` slice by slice.
-    ///
-    /// # Errors
-    /// As the device and `sink` report.
-    pub fn logits(
-        &self,
-        head: &Head,
-        hidden: &[f32],
-        sink: &mut dyn FnMut(&[f32]) -> Result<()>,
-    ) -> Result<()> {
-        let cols = self.config.hidden_size;
-        for chunk in hidden.chunks(self.scratch.rows() * cols) {
-            self.scratch.hidden().write(chunk)?;
-            let rows: Vec<usize> = (0..chunk.len() / cols).collect();
-            for slice in rows.chunks(head.slice_rows()) {
-                sink(&head.logits(&self.scratch, self.scratch.hidden(), slice)?)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Activations, for recording a head.
+    /// Activations, for a head that records or runs.
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
     }

@@ -1,5 +1,6 @@
-//! Causal attention over the paged cache; see `shaders/{attention,attention_subgroup,attention_merge}.wgsl`.
+//! Causal attention over the paged cache; see `shaders/{attention,attention_subgroup,attention_merge,attention_coop}.wgsl`.
 
+use super::attention_coop::Tile;
 use super::cache::{CachePrecision, PAGE, RowState};
 use super::{CacheShape, CacheSlab, PagedCache, Tensor, with_reduce};
 use crate::gpu::{Capabilities, CommandList, Variant};
@@ -38,12 +39,45 @@ struct MergeParams {
     window: u32,
 }
 
-/// The variant is chosen here and nowhere else.
-fn choose(capabilities: &Capabilities, dim: u32, precision: CachePrecision) -> Variant {
-    if capabilities.subgroup == Some((8, 8)) {
-        subgroup_variant(dim, precision)
-    } else {
-        variant(capabilities, dim, precision)
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct CoopParams {
+    rows: u32,
+    heads: u32,
+    first_head: u32,
+    group: u32,
+    kv_heads: u32,
+    pages_per_slot: u32,
+    window: u32,
+    scale: f32,
+}
+
+/// Fewest rows for matrix units: below, splits of a context keep more of a card busy.
+const COOP_LEAST: usize = 16;
+
+/// Which kernels do the work.
+enum Form {
+    /// One workgroup a row, head and split, then joining.
+    Splits(Variant),
+    /// Tiles of rows on matrix units.
+    Tiles(Tile),
+}
+
+/// The form is chosen here and nowhere else, for `rows` rows of `heads` query heads.
+fn choose(capabilities: &Capabilities, shape: CacheShape, rows: usize, heads: usize) -> Form {
+    let CacheShape { dim, precision, kv_heads, .. } = shape;
+    match Tile::of(capabilities, dim, precision) {
+        Some(tile) if rows >= COOP_LEAST && heads / kv_heads <= tile.lines() => Form::Tiles(tile),
+        _ if capabilities.subgroup == Some((8, 8)) => Form::Splits(subgroup_variant(dim as u32, precision)),
+        _ => Form::Splits(variant(capabilities, dim as u32, precision)),
+    }
+}
+
+/// What [`attention`] runs; `attention_merge` follows all but `attention_coop`.
+pub fn stem(capabilities: &Capabilities, shape: CacheShape, rows: usize, heads: usize) -> &'static str {
+    match choose(capabilities, shape, rows, heads) {
+        Form::Splits(variant) => variant.stem(),
+        Form::Tiles(tile) => tile.variant().stem(),
     }
 }
 
@@ -64,6 +98,7 @@ pub(super) fn variants(capabilities: &Capabilities, dim: u32, precision: CachePr
     if capabilities.subgroup.is_some() {
         all.push(subgroup_variant(dim, precision));
     }
+    all.extend(Tile::of(capabilities, dim as usize, precision).map(|tile| tile.variant().clone()));
     all
 }
 
@@ -109,7 +144,7 @@ pub fn attention(
     rows: usize,
     window: Option<usize>,
 ) -> Result<()> {
-    let CacheShape { pages_per_slot, kv_heads, dim, precision } = cache.shape();
+    let CacheShape { pages_per_slot, kv_heads, dim, .. } = cache.shape();
     let cols = q.cols();
     let fits = dim % 8 == 0 && dim <= 4 * LANES as usize && cols.is_multiple_of(dim * kv_heads);
     if !fits || rows > list.device().max_workgroups() as usize {
@@ -119,12 +154,36 @@ pub fn attention(
     q.expect("attention", rows, cols)?;
     out.expect("attention", rows, cols)?;
     let heads = cols / dim;
+    let group = heads / kv_heads;
+    let window = window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32);
+    let scale = (1.0 / (dim as f64).sqrt()) as f32;
+    let capabilities = list.device().capabilities().clone();
+    let variant = match choose(&capabilities, cache.shape(), rows, heads) {
+        Form::Splits(variant) => variant,
+        Form::Tiles(tile) => {
+            let kernel = list.device().kernel(tile.variant())?;
+            for CacheSlab { first, heads: slab_heads, keys, values } in cache.slabs() {
+                let params = CoopParams {
+                    rows: rows as u32,
+                    heads: heads as u32,
+                    first_head: (first * group) as u32,
+                    group: group as u32,
+                    kv_heads: *slab_heads as u32,
+                    pages_per_slot: pages_per_slot as u32,
+                    window,
+                    scale,
+                };
+                let buffers =
+                    [q.buffer(), keys, values, cache.pages(), &state.positions, &state.slots, out.buffer()];
+                let grid = [*slab_heads as u32, (rows * group).div_ceil(tile.lines()) as u32, 1];
+                list.dispatch(&kernel, &buffers, &params, grid)?;
+            }
+            return Ok(());
+        }
+    };
     let (splits, split_len) = splits(rows, pages_per_slot * PAGE);
     partial.view(rows, heads * splits * (dim + 2))?;
-    let window = window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32);
-    let capabilities = list.device().capabilities().clone();
-    let kernel = list.device().kernel(&choose(&capabilities, dim as u32, precision))?;
-    let group = heads / kv_heads;
+    let kernel = list.device().kernel(&variant)?;
     for slab in cache.slabs() {
         let params = Params {
             heads: heads as u32,
@@ -135,7 +194,7 @@ pub fn attention(
             split_len: split_len as u32,
             splits: splits as u32,
             window,
-            scale: (1.0 / (dim as f64).sqrt()) as f32,
+            scale,
         };
         let CacheSlab { keys, values, .. } = slab;
         let buffers =

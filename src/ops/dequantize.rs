@@ -1,7 +1,7 @@
 //! Packed weights to halves; see `shaders/dequantize.wgsl`.
 
 use super::{QuantMatrix, QuantSlab, unpack};
-use crate::gpu::{Buffer, CommandList, Variant};
+use crate::gpu::{Buffer, Capabilities, CommandList, Variant};
 use crate::{Error, Result};
 
 #[repr(C)]
@@ -11,8 +11,13 @@ struct Params {
     k: u32,
 }
 
-pub(super) fn variant() -> Variant {
-    Variant::new("dequantize").generated("generated/unpack.wgsl", unpack::text())
+pub(super) fn variant(capabilities: &Capabilities) -> Variant {
+    let variant = Variant::new("dequantize").generated("generated/decode.wgsl", unpack::decode_text());
+    if capabilities.f16 {
+        variant.prologue("enable f16;").import("common/pair_word.wgsl", "common/pair_native.wgsl")
+    } else {
+        variant
+    }
 }
 
 /// out = the slab's weights as halves [columns, k], k in packed row order, with the bits that ExLlamaV2 gives them.
@@ -29,7 +34,7 @@ pub fn dequantize(
     if out.bytes() < 2 * (n * k) as u64 {
         return Err(Error::shape("dequantize", format!("[{n}, {k}] halves into {} bytes", out.bytes())));
     }
-    let kernel = list.device().kernel(&variant())?;
+    let kernel = list.device().kernel(&variant(list.device().capabilities()))?;
     let grid = [n as u32 / 32, (k as u32 / 32).div_ceil(8), 1];
     let buffers = [&slab.words, &slab.scales, matrix.maxima(), matrix.blocks(), out];
     list.dispatch(&kernel, &buffers, &Params { n: n as u32, k: k as u32 }, grid)

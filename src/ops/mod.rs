@@ -6,6 +6,7 @@
 //! | [`rms_norm`] | x / rms(x) · w | `rms_norm` | `reference::rms_norm` |
 //! | [`permute`] | x[:, order] | `permute` | `reference::permute` |
 //! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_subgroup`, `matmul_coop` | `reference::matmul` |
+//! | [`halve`] | its rows as halves | `halve` | `reference::halve` |
 //! | [`quant_matmul`] | the same with packed weights | `quant_gemv` | `reference::quant_matmul` |
 //! | [`group_gemv`] | the same for a few rows and all linears of a group | `group_gemv` | `reference::quant_matmul` |
 //! | [`residual_norm`] | residual, norm and gather between products | `residual_norm` | `reference::rms_norm` |
@@ -14,7 +15,7 @@
 //! | [`reorder`] | packed words to the device's order | `reorder` | `reference::reorder` |
 //! | [`rope`] | rotary positions | `rope` | `reference::rope` |
 //! | [`cache`] | keys and values into pages | `cache_write` | `reference::attention` |
-//! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge` | `reference::attention` |
+//! | [`attention`] | softmax(q·kᵀ)·v | `attention`, `attention_merge`, `attention_coop` | `reference::attention` |
 //! | [`attention_decode`] | the same from a product's parts | `attention_decode` | `reference::attention_decode` |
 //! | [`attention_join`] | its splits, in packed order | `attention_join` | `reference::attention` |
 //! | [`kv_write`] | keys and values from a product's parts | `kv_write` | `reference::attention_decode` |
@@ -29,7 +30,7 @@
 //! | [`unit_diagonal`] | D·H·D in another order | `unit_diagonal` | `reference::cholesky` |
 //! | [`cholesky_block`] | R⁻¹ of M = Rᵀ·R | `cholesky_block` | `reference::cholesky` |
 //! | [`turn_factor`] | a lower triangle turned to an upper | `turn_factor` | `reference::cholesky` |
-//! | [`divergence`] | Σ p·(ln p − ln q) | `divergence` | `reference::divergence` |
+//! | [`score`] | −ln softmax(x)[t], Σ p·(ln p − ln q) | `score` | `reference::score` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
@@ -45,12 +46,12 @@ pub mod attention_join;
 pub mod cache;
 pub mod cholesky_block;
 pub mod dequantize;
-pub mod divergence;
 pub mod dot;
 pub mod embed;
 pub mod gather_rows;
 pub mod gptq_group;
 pub mod group_gemv;
+pub mod halve;
 pub mod kv_write;
 pub mod matmul;
 pub mod matmul_tn;
@@ -65,6 +66,7 @@ pub mod rope;
 pub mod sample;
 pub mod scale_loss;
 pub mod scale_search;
+pub mod score;
 pub mod swiglu;
 pub mod swiglu_gather;
 pub mod symmetrize;
@@ -72,9 +74,13 @@ pub mod turn_factor;
 pub mod unit_diagonal;
 pub mod weight_error;
 
+mod attention_coop;
+mod coop_text;
+mod coop_tile;
 mod dense;
 mod gemv_text;
 mod group_table;
+mod operand;
 mod paged_cache;
 mod quant;
 mod quant_group;
@@ -83,6 +89,7 @@ mod tensor;
 mod unpack;
 
 pub use dense::{DenseMatrix, Slab};
+pub use operand::{Operand, OperandRoom, on_matrix_units};
 pub use paged_cache::{CacheShape, CacheSlab, PagedCache};
 pub use quant::{Permutation, QuantMatrix, QuantSlab, block_table, decode_bytes, slab_columns};
 pub use quant_group::{GroupMember, QuantGroup};
@@ -112,7 +119,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         rms_norm::variant(capabilities),
         permute::variant(),
         quant_matmul::variant(),
-        dequantize::variant(),
+        dequantize::variant(capabilities),
         reorder::variant(),
         rope::variant(),
         cache::variant(CachePrecision::Half),
@@ -124,7 +131,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         gptq_group::variant(),
         pack::variant(),
         weight_error::variant(),
-        divergence::variant(capabilities),
+        score::variant(capabilities),
         dot::variant(),
         gather_rows::variant(),
         read_bandwidth::variant(),
@@ -140,10 +147,11 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all.extend(residual_norm::variants(capabilities));
     all.extend(swiglu_gather::variants());
     all.extend(attention_join::variants(64, 128));
+    all.extend(halve::variants(capabilities));
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {
-        for dim in [16, 64, 128] {
+        for dim in [16, 64, 96, 128] {
             all.extend(attention::variants(capabilities, dim, precision));
         }
         for (dim, heads, sums) in [(8, 1, 1), (64, 8, 2), (80, 7, 4), (128, 1, 8), (128, 8, 16), (256, 8, 4)]

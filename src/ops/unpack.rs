@@ -62,7 +62,32 @@ pub(super) fn text() -> &'static str {
             }
             text += "}\n";
         }
-        text + &switch("unpack_block", "unpack")
+        text + &switch("unpack_block", "unpack", "", "")
+    });
+    &TEXT
+}
+
+/// Text of `generated/decode.wgsl`. It declares `decode_block(bits, word, stride, scale, put)`, which puts pairs of (code −
+/// 2^(bits−1)) · scale of one column of a block into `decoded[put ..]`, by way of `pair`. All of it is unrolled: an array of
+/// codes that a loop runs over is kept in memory by drivers.
+pub(super) fn decode_text() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut text = String::new();
+        for bits in WIDTHS {
+            let _ = writeln!(text, "fn decode_{bits}(word: u32, stride: u32, scale: f32, put: u32) {{");
+            load_words(&mut text, bits);
+            for q in 0..QUADS {
+                let _ =
+                    writeln!(text, "    let q{q} = vec4<f32>(unpack4xU8({}));", quad(bits, q, Lanes::One));
+                let _ = writeln!(text, "    let v{q} = (q{q} - {}.0) * scale;", 1_u32 << (bits - 1));
+                for (half, [low, high]) in [["x", "y"], ["z", "w"]].into_iter().enumerate() {
+                    let at = 2 * q as usize + half;
+                    let _ = writeln!(text, "    decoded[put + {at}u] = pair(v{q}.{low}, v{q}.{high});");
+                }
+            }
+            text += "}\n";
+        }
+        text + &switch("decode_block", "decode", ", scale: f32, put: u32", ", scale, put")
     });
     &TEXT
 }
@@ -98,7 +123,7 @@ pub(super) fn reorder_text() -> &'static str {
             }
             text += "}\n";
         }
-        text + &switch("reorder_block", "reorder")
+        text + &switch("reorder_block", "reorder", "", "")
     });
     &TEXT
 }
@@ -120,11 +145,12 @@ fn file_code(bits: u32, row: u32) -> String {
     }
 }
 
-/// A function `name(bits, word, stride)` that calls `stem_BITS(word, stride)`.
-fn switch(name: &str, stem: &str) -> String {
-    let mut text = format!("fn {name}(bits: u32, word: u32, stride: u32) {{\n    switch bits {{\n");
+/// A function `name(bits, word, stride …)` that calls `stem_BITS(word, stride …)`; further parameters and arguments follow.
+fn switch(name: &str, stem: &str, parameters: &str, arguments: &str) -> String {
+    let mut text =
+        format!("fn {name}(bits: u32, word: u32, stride: u32{parameters}) {{\n    switch bits {{\n");
     for bits in WIDTHS {
-        let _ = writeln!(text, "        case {bits}u: {{ {stem}_{bits}(word, stride); }}");
+        let _ = writeln!(text, "        case {bits}u: {{ {stem}_{bits}(word, stride{arguments}); }}");
     }
     text + "        default: {}\n    }\n}\n"
 }

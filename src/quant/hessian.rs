@@ -152,7 +152,8 @@ impl PreparedHessian {
     }
 
     /// (H + damping·I)⁻¹ = Uᵀ·U [k, k], features in packed order; made when it is first wanted, in k³/3 operations and a
-    /// little: only above the diagonal, and only of the rows of U that are not zero there.
+    /// little: only above the diagonal, and only of the rows of U that are not zero there. Predicted for an H100 at 15 TFLOP/s:
+    /// 0.1 ms, 2 ms, 0.55 s for k = 1536, 4096, 28672.
     ///
     /// # Errors
     /// As the device reports.

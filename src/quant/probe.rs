@@ -7,14 +7,14 @@ use std::cell::RefCell;
 
 use super::source::Source;
 use super::stream::Stream;
-use crate::Result;
 use crate::gpu::{Buffer, CommandList};
 use crate::model::{Block, LAST_NORM, LinearGroup, Runner};
 use crate::ops::Tensor;
-use crate::ops::divergence::divergence;
 use crate::ops::gather_rows::gather_rows;
 use crate::ops::matmul::Store;
 use crate::ops::rms_norm::rms_norm;
+use crate::ops::score::{RowScores, score};
+use crate::{Error, Result};
 
 /// Distributions are compared at every so many-th token.
 const STRIDE: usize = 4;
@@ -29,7 +29,7 @@ pub struct Probe<'a> {
     normed: Tensor,
     logits: Tensor,
     passes: Vec<Compared>,
-    divergences: Buffer,
+    scores: RowScores,
 }
 
 /// The tokens of a pass whose distributions are compared.
@@ -41,7 +41,7 @@ struct Compared {
     count: usize,
     /// What the unquantized model says there [count, vocabulary].
     expected: Tensor,
-    /// Number of the first divergence.
+    /// Number of the first score.
     first: usize,
 }
 
@@ -82,7 +82,7 @@ impl<'a> Probe<'a> {
             normed: Tensor::zeros(device, "probed states, normed", widest, hidden)?,
             logits: Tensor::zeros(device, "probed logits", widest, vocabulary)?,
             passes,
-            divergences: device.alloc("divergences", 4 * total.max(1) as u64)?,
+            scores: RowScores::new(device, total)?,
         };
         probe.run(stream, 0, None, &|list, pass| {
             let bytes = (4 * pass.count * vocabulary) as u64;
@@ -94,14 +94,19 @@ impl<'a> Probe<'a> {
     /// Mean divergence in nats with `changed` in the place of block `index`, whose inputs `stream` holds.
     ///
     /// # Errors
-    /// As the device reports.
+    /// As the device reports; [`Error::Numerical`] when a logit is not finite.
     pub fn divergence(&self, stream: &Stream, index: usize, changed: &Block) -> Result<f64> {
         self.run(stream, index + 1, Some(changed), &|list, pass| {
-            divergence(list, &pass.expected, &self.logits, pass.count, (&self.divergences, pass.first))
+            score(list, &self.logits, Some(&pass.expected), pass.count, (&self.scores, pass.first))
         })?;
         let count = self.passes.iter().map(|pass| pass.count).sum();
-        let all: Vec<f32> = self.source.device().read(&self.divergences, 0, count)?;
-        Ok(all.iter().map(|&one| f64::from(one)).sum::<f64>() / count.max(1) as f64)
+        let all = self.scores.read(count)?;
+        if all.iter().any(|one| one.not_finite().is_some()) {
+            let place = format!("logits with another block {index}");
+            let message = "not all are finite; check the model with `exlay selftest`".into();
+            return Err(Error::Numerical { place, message });
+        }
+        Ok(all.iter().map(|one| f64::from(one.divergence)).sum::<f64>() / count.max(1) as f64)
     }
 
     /// Runs the stream's rows through `changed` and the blocks from `from` on, and then the head; `then` sees its logits.

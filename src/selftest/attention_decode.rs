@@ -269,6 +269,7 @@ impl Case for AttentionDecode {
                 splits: self.splits(),
                 // At most half the positions of a tile one after the other, then the 16 groups.
                 additions: self.cut().length / 2 + 16,
+                stored: 0.0,
             };
             let expected = seen.expected();
             fused::compare(&mut comparison, &x, cols, row, |i| expected[orders[0][i] as usize])?;

@@ -6,8 +6,9 @@ use super::case::boxed;
 use super::compare::ROUNDOFF;
 use super::{Case, Comparison, Fault, Random, Shapes, poisoned, run_list};
 use crate::gpu::Device;
+use crate::ops::halve::Halves;
 use crate::ops::matmul::{GEMV_ROWS, Store};
-use crate::ops::{self, DenseMatrix, Tensor};
+use crate::ops::{self, DenseMatrix, Operand, OperandRoom, Tensor, on_matrix_units};
 use crate::{Result, reference};
 
 /// Outputs that the oracle works out.
@@ -49,30 +50,51 @@ pub(super) fn cases(shapes: Shapes) -> Vec<Box<dyn Case>> {
     })
 }
 
-/// True when the tiled product of this shape runs on matrix units.
-fn on_matrix_units(device: &Device, n: usize, k: usize) -> bool {
-    device.capabilities().cooperative.is_some_and(|edge| (n | k).is_multiple_of(edge as usize))
+/// What a product sees of a row: on matrix units its halves.
+pub(super) fn seen(device: &Device, rows: usize, row: &[f32], halves: Halves) -> Vec<f64> {
+    if on_matrix_units(device, rows, row.len()) {
+        reference::halve::halve(row, halves.planes()).values()
+    } else {
+        row.iter().copied().map(f64::from).collect()
+    }
 }
 
-/// Bound of an output's error: `magnitude` is Σ |x·w| with what is added to it, `weight` is Σ |w|.
-pub(super) fn bound(device: &Device, rows: usize, n: usize, k: usize, magnitude: f64, weight: f64) -> f64 {
-    if rows <= GEMV_ROWS {
+/// The forms of a product: on matrix units those of its left side.
+pub(super) fn forms(device: &Device, rows: usize, k: usize) -> &'static [Halves] {
+    if on_matrix_units(device, rows, k) { &Halves::ALL } else { &[Halves::One] }
+}
+
+/// Bound of an output's error: `magnitude` is Σ |x·w| with what is added to it.
+pub(super) fn bound(device: &Device, rows: usize, k: usize, halves: Halves, magnitude: f64) -> f64 {
+    let steps = if rows <= GEMV_ROWS {
         // A product, the sum of a pair, the additions of a lane, up to 63 of the lanes in whatever order, bias, residual.
-        let steps = 2 + k.div_ceil(128) + 63 + 2;
-        return steps as f64 * ROUNDOFF * magnitude;
+        2 + k.div_ceil(128) + 63 + 2
+    } else if on_matrix_units(device, rows, k) {
+        // Products of halves are exact, units are powers of two; matrix units may cut where others round (2 roundings) in each
+        // addition, of which there are k a plane; bias and residual.
+        2 * halves.planes() * k + 2
+    } else {
+        // A product, k additions in order, bias and residual.
+        1 + k + 2
+    };
+    steps as f64 * ROUNDOFF * magnitude
+}
+
+/// Sizes of rows, row after row: the second is past what a half holds.
+const SIZES: [f32; 3] = [1.0, 131_072.0, 1.0 / 2048.0];
+
+/// Activations [rows, k] of all [`SIZES`].
+fn activations(seed: u64, rows: usize, k: usize) -> Vec<f32> {
+    let mut values = Random::new(seed, "x").values(rows * k);
+    for (row, size) in values.chunks_exact_mut(k).zip(SIZES.iter().cycle()) {
+        row.iter_mut().for_each(|x| *x *= size);
     }
-    if on_matrix_units(device, n, k) {
-        // x is represented to 22 bits (4 roundings), or to a step of the subnormal halves when that is more; products are exact; matrix units may cut where others round (2 roundings) in each of 2·k additions.
-        let steps = 4 + 2 * 2 * k + 2;
-        return steps as f64 * ROUNDOFF * magnitude + weight / f64::from(1 << 24);
-    }
-    // A product, k additions in order, bias and residual.
-    (1 + k + 2) as f64 * ROUNDOFF * magnitude
+    values
 }
 
 impl Case for Matmul {
     fn kernel(&self, device: &Device) -> &'static str {
-        match (self.rows <= GEMV_ROWS, on_matrix_units(device, self.n, self.k)) {
+        match (self.rows <= GEMV_ROWS, on_matrix_units(device, self.rows, self.k)) {
             (true, _) => "gemv",
             (false, true) => "matmul_coop",
             (false, false) if device.capabilities().subgroup == Some((8, 8)) => "matmul_subgroup",
@@ -101,7 +123,7 @@ impl Case for Matmul {
 
     fn run(&self, device: &Device, seed: u64, fault: Fault) -> Result<Comparison> {
         let &Self { rows, n, k, bias, add } = self;
-        let values = Random::new(seed, "x").values(rows * k);
+        let values = activations(seed, rows, k);
         let random = Random::new(seed, "weights");
         let bias = bias.then(|| Random::new(seed, "bias").values(n));
         let wrong = (fault == Fault::OneWrong).then(|| heaviest(&values[..k], &random.weights(0..k as u64)));
@@ -121,32 +143,34 @@ impl Case for Matmul {
         )?;
         let x = Tensor::upload(device, "x", &values, k)?;
         let residual = Random::new(seed, "residual").values(if add { rows * n } else { 0 });
-        let y = poisoned(device, "y", rows, n)?;
-        y.write(&residual)?;
         let store = if add { Store::Add } else { Store::Set };
-        run_list(device, self.kernel(device), |list| {
-            ops::matmul::matmul(list, &x, &weights, &y, rows, store)
-        })?;
-
-        let got = y.read(rows + 1)?;
-        let mut comparison = Comparison::new();
-        comparison.finite(&got[..rows * n]);
-        comparison.untouched(&got[rows * n..]);
+        let room = OperandRoom::new(device, rows, k)?;
         let edges: Vec<usize> =
             weights.slabs().iter().flat_map(|slab| [slab.first, slab.first + slab.rows - 1]).collect();
-        for output in Random::new(seed, "outputs").sample(n, SAMPLES, &edges) {
-            let w_row = random.weights((output * k) as u64..((output + 1) * k) as u64);
-            let weight: f64 = w_row.iter().map(|w| w.to_f64().abs()).sum();
-            for (row, x_row) in values.chunks_exact(k).enumerate() {
-                let bias = bias.as_ref().map_or(0.0, |bias| f64::from(bias[output]));
-                let before = if add { f64::from(residual[row * n + output]) } else { 0.0 };
-                let expected = reference::matmul::element(x_row, &w_row) + bias + before;
-                let magnitude = reference::matmul::magnitude(x_row, &w_row) + bias.abs() + before.abs();
-                comparison.value(
-                    got[row * n + output],
-                    expected,
-                    bound(device, rows, n, k, magnitude, weight),
-                );
+        let outputs = Random::new(seed, "outputs").sample(n, SAMPLES, &edges);
+        let mut comparison = Comparison::new();
+        for &halves in forms(device, rows, k) {
+            let y = poisoned(device, "y", rows, n)?;
+            y.write(&residual)?;
+            run_list(device, self.kernel(device), |list| {
+                let x = Operand::prepare_as(list, &x, None, &room, rows, halves)?;
+                ops::matmul::matmul(list, &x, &weights, &y, rows, store)
+            })?;
+            let got = y.read(rows + 1)?;
+            comparison.finite(&got[..rows * n]);
+            comparison.untouched(&got[rows * n..]);
+            let rows_seen: Vec<_> =
+                values.chunks_exact(k).map(|row| seen(device, rows, row, halves)).collect();
+            for &output in &outputs {
+                let w_row = random.weights((output * k) as u64..((output + 1) * k) as u64);
+                for (row, x_row) in rows_seen.iter().enumerate() {
+                    let bias = bias.as_ref().map_or(0.0, |bias| f64::from(bias[output]));
+                    let before = if add { f64::from(residual[row * n + output]) } else { 0.0 };
+                    let expected = reference::matmul::element(x_row, &w_row) + bias + before;
+                    let magnitude = reference::matmul::magnitude(x_row, &w_row) + bias.abs() + before.abs();
+                    let bound = bound(device, rows, k, halves, magnitude);
+                    comparison.value(got[row * n + output], expected, bound);
+                }
             }
         }
         Ok(comparison)

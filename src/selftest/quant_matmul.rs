@@ -6,7 +6,7 @@ use super::packed::{flip_code, view};
 use super::{Case, Comparison, Fault, Packing, Random, Shapes, poisoned, run_list};
 use crate::gpu::Device;
 use crate::ops::matmul::{GEMV_ROWS, Store};
-use crate::ops::{self, QuantMatrix, Tensor};
+use crate::ops::{self, Operand, OperandRoom, QuantMatrix, Tensor};
 use crate::packing::PackedMatrix;
 use crate::reference::dequantize::{column, column_unrounded};
 use crate::{Result, reference};
@@ -78,52 +78,54 @@ impl Case for QuantMatmul {
             flip_code(&mut matrix, row, 0);
         }
         let x = Tensor::upload(device, "x", &values, k)?;
-        let gathered = poisoned(device, "gathered", rows, k)?;
         let residual = Random::new(seed, "residual").values(rows * n);
-        let y = poisoned(device, "y", rows, n)?;
-        if add {
-            y.write(&residual)?;
-        }
         let scratch_bytes =
             if rows > GEMV_ROWS { ops::decode_bytes(device, quant.k(), quant.n()) } else { 0 };
         let scratch = device.alloc("scratch", scratch_bytes)?;
+        let room = OperandRoom::new(device, rows, k)?;
         let store = if add { Store::Add } else { Store::Set };
-        run_list(device, self.kernel(device), |list| {
-            ops::permute::permute(list, &x, quant.permutation(), &gathered, rows)?;
-            ops::quant_matmul::quant_matmul(list, &gathered, &quant, &y, &scratch, rows, store)
-        })?;
-
         let edges: Vec<usize> =
             quant.slabs().iter().flat_map(|slab| [slab.first, slab.first + slab.columns - 1]).collect();
         let chosen = Random::new(seed, "columns").sample(n, SAMPLES, &edges);
         let q_groups = matrix.layout.q_groups();
         let packed = view(&matrix, &q_groups);
-        let got = y.read(rows + 1)?;
         let mut comparison = Comparison::new();
-        comparison.finite(&got[..rows * n]);
-        comparison.untouched(&got[rows * n..]);
-        for &output in &chosen {
-            let weights: Vec<f64> = if rows <= GEMV_ROWS {
-                column_unrounded(packed, output)
-            } else {
-                column(packed, output).into_iter().map(f64::from).collect()
-            };
-            let weights: Vec<f64> = matrix.q_invperm.iter().map(|&row| weights[row as usize]).collect();
-            for row in 0..rows {
-                let x_row = &values[row * k..(row + 1) * k];
-                let bias = matrix.bias.as_ref().map_or(0.0, |bias| bias[output].to_f64());
-                let before = if add { f64::from(residual[row * n + output]) } else { 0.0 };
-                let expected = reference::matmul::element(x_row, &weights) + bias + before;
-                let magnitude = reference::matmul::magnitude(x_row, &weights) + bias.abs() + before.abs();
-                let bound = if rows <= GEMV_ROWS {
-                    // A product, up to 32 additions within a block, the scale (an exact number), additions of the
-                    // blocks of a slice, of 8 slices, the bias and the residual.
-                    let steps = 1 + 32 + 1 + k.div_ceil(256) + 8 + 2;
-                    steps as f64 * super::compare::ROUNDOFF * magnitude
+        for &halves in matmul::forms(device, rows, k) {
+            let y = poisoned(device, "y", rows, n)?;
+            if add {
+                y.write(&residual)?;
+            }
+            run_list(device, self.kernel(device), |list| {
+                let x = Operand::prepare_as(list, &x, Some(quant.permutation()), &room, rows, halves)?;
+                ops::quant_matmul::quant_matmul(list, &x, &quant, &y, &scratch, rows, store)
+            })?;
+            let got = y.read(rows + 1)?;
+            comparison.finite(&got[..rows * n]);
+            comparison.untouched(&got[rows * n..]);
+            let rows_seen: Vec<_> =
+                values.chunks_exact(k).map(|row| matmul::seen(device, rows, row, halves)).collect();
+            for &output in &chosen {
+                let weights: Vec<f64> = if rows <= GEMV_ROWS {
+                    column_unrounded(packed, output)
                 } else {
-                    matmul::bound(device, rows, n, k, magnitude, weights.iter().map(|w| w.abs()).sum())
+                    column(packed, output).into_iter().map(f64::from).collect()
                 };
-                comparison.value(got[row * n + output], expected, bound);
+                let weights: Vec<f64> = matrix.q_invperm.iter().map(|&row| weights[row as usize]).collect();
+                for (row, x_row) in rows_seen.iter().enumerate() {
+                    let bias = matrix.bias.as_ref().map_or(0.0, |bias| bias[output].to_f64());
+                    let before = if add { f64::from(residual[row * n + output]) } else { 0.0 };
+                    let expected = reference::matmul::element(x_row, &weights) + bias + before;
+                    let magnitude = reference::matmul::magnitude(x_row, &weights) + bias.abs() + before.abs();
+                    let bound = if rows <= GEMV_ROWS {
+                        // A product, up to 32 additions within a block, the scale (an exact number), additions of the
+                        // blocks of a slice, of 8 slices, the bias and the residual.
+                        let steps = 1 + 32 + 1 + k.div_ceil(256) + 8 + 2;
+                        steps as f64 * super::compare::ROUNDOFF * magnitude
+                    } else {
+                        matmul::bound(device, rows, k, halves, magnitude)
+                    };
+                    comparison.value(got[row * n + output], expected, bound);
+                }
             }
         }
         Ok(comparison)

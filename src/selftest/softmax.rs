@@ -33,6 +33,8 @@ pub(super) struct Seen<'a, Q> {
     pub(super) splits: usize,
     /// Additions that a weight or a weighed value goes through before the splits are joined.
     pub(super) additions: usize,
+    /// By how much a weight is off, relatively, as it is stored before values are weighed with it.
+    pub(super) stored: f64,
 }
 
 /// Keys or values of a slot, `[kv_heads][position + 1][dim]`, out of a cache `[page][kv_head][page size][dim]`.
@@ -136,6 +138,6 @@ impl<Q: Real> Seen<'_, Q> {
         let rescaled = rescalings * (3.0 * ULP + 2.0 * ROUNDOFF) + 2.0 * range * ULP;
         // Two sums: the additions, one a block, one a split; then the quotient.
         let sums = self.additions as f64 + rescalings + 2.0;
-        weight + rescaled + sums * ROUNDOFF + 2.5 * ULP
+        self.stored + weight + rescaled + sums * ROUNDOFF + 2.5 * ULP
     }
 }

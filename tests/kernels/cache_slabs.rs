@@ -174,6 +174,7 @@ fn cases_pass_in_slabs() {
                     dim,
                     window: None,
                     precision,
+                    sharpness: 0.3,
                 }),
                 Box::new(decode(OwnKeys::New)),
                 Box::new(decode(OwnKeys::Stored)),

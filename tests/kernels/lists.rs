@@ -4,7 +4,7 @@ use exlay::Error;
 use exlay::gpu::{CommandList, Device, DeviceOptions, Kernel, Tier, Variant, flat_grid};
 use exlay::ops::matmul::{Store, matmul};
 use exlay::ops::swiglu::swiglu;
-use exlay::ops::{DenseMatrix, Tensor};
+use exlay::ops::{DenseMatrix, Operand, Tensor};
 use half::f16;
 
 use crate::support::{device, open};
@@ -86,7 +86,7 @@ fn a_list_runs_any_number_of_times() {
     let halves = [1.0, 0.5, 2.0, 0.0, 0.0, -1.0].map(f16::from_f32).to_vec();
     let weights = DenseMatrix::upload(&device, "w", 3, 2, |_| Ok(halves.clone()), None).unwrap();
     let mut list = CommandList::new(&device, "test");
-    matmul(&mut list, &x, &weights, &y, 1, Store::Add).unwrap();
+    matmul(&mut list, &Operand::single(&x), &weights, &y, 1, Store::Add).unwrap();
     list.run().unwrap();
     list.run().unwrap();
     assert_eq!(y.read(1).unwrap(), [4.0, 4.0, -4.0]);
@@ -103,8 +103,14 @@ fn operations_refuse_shapes_that_differ() {
     shape_error(swiglu(&mut list, &tensor(2, 3), &tensor(2, 4), &tensor(2, 3), 2), "needed is [2, 3]");
     shape_error(swiglu(&mut list, &tensor(2, 3), &tensor(1, 3), &tensor(2, 3), 2), "`t` is [1, 3]");
     let weights = DenseMatrix::upload(&device, "w", 3, 2, |_| Ok(vec![f16::ONE; 6]), None).unwrap();
-    shape_error(matmul(&mut list, &tensor(1, 4), &weights, &tensor(1, 3), 1, Store::Set), "[1, 4]");
-    shape_error(matmul(&mut list, &tensor(1, 2), &weights, &tensor(1, 2), 1, Store::Set), "needed is [1, 3]");
+    shape_error(
+        matmul(&mut list, &Operand::single(&tensor(1, 4)), &weights, &tensor(1, 3), 1, Store::Set),
+        "[1, 4]",
+    );
+    shape_error(
+        matmul(&mut list, &Operand::single(&tensor(1, 2)), &weights, &tensor(1, 2), 1, Store::Set),
+        "needed is [1, 3]",
+    );
     let odd = DenseMatrix::upload(&device, "w", 2, 3, |_| Ok(vec![f16::ONE; 6]), None);
     shape_error(odd, "even");
     let short = DenseMatrix::upload(&device, "w", 2, 2, |_| Ok(vec![f16::ONE; 3]), None);

@@ -14,15 +14,23 @@ fn all_row_counts_and_tile_edges() {
     }
 }
 
-/// Whole fragments of 8 × 8 and 16 × 16, and tiles that hang over in either direction.
+/// Tiles that hang over in either direction, steps that do, and enough of them for the largest tile.
 #[test]
 fn shapes_for_matrix_units() {
-    for (rows, n, k) in [(9, 16, 16), (17, 48, 32), (32, 32, 96), (33, 80, 48), (64, 64, 64), (65, 144, 112)]
-    {
+    let shapes = [
+        (9, 16, 16),
+        (17, 48, 32),
+        (32, 32, 96),
+        (33, 80, 40),
+        (64, 64, 64),
+        (65, 145, 120),
+        (33, 3600, 32),
+        (40, 3601, 8),
+    ];
+    for (rows, n, k) in shapes {
         let case = Matmul { rows, n, k, bias: rows % 2 == 1, add: rows % 3 == 0 };
         check(&case);
-        let coop = tiers().contains(&Tier::Coop);
-        if coop {
+        if tiers().contains(&Tier::Coop) {
             assert_eq!(case.kernel(&device(Tier::Coop, false)), "matmul_coop");
         }
     }

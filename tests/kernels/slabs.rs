@@ -3,7 +3,7 @@
 use exlay::gpu::{CommandList, Device, DeviceOptions, Tier};
 use exlay::ops::matmul::{Store, matmul};
 use exlay::ops::quant_matmul::quant_matmul;
-use exlay::ops::{DenseMatrix, QuantMatrix, Tensor, decode_bytes, embed};
+use exlay::ops::{DenseMatrix, Operand, OperandRoom, QuantMatrix, Tensor, decode_bytes, embed};
 use exlay::packing::WIDTHS;
 use exlay::selftest::{Case, Embed, Fault, Matmul, Packing, QuantMatmul, Random, Verdict, outcome};
 
@@ -35,7 +35,11 @@ fn dense(device: &Device, rows: usize) -> (Vec<u32>, usize) {
     let matrix = DenseMatrix::upload(device, "w", n, k, upload, Some(&bias)).unwrap();
     let x = Tensor::upload(device, "x", &Random::new(5, "x").values(rows * k), k).unwrap();
     let y = Tensor::upload(device, "y", &Random::new(5, "y").values(rows * n), n).unwrap();
-    run(device, |list| matmul(list, &x, &matrix, &y, rows, Store::Add));
+    let room = OperandRoom::new(device, rows, k).unwrap();
+    run(device, |list| {
+        let x = Operand::prepare(list, &x, None, &room, rows)?;
+        matmul(list, &x, &matrix, &y, rows, Store::Add)
+    });
     (bits(y.read(rows).unwrap()), matrix.slabs().len())
 }
 
@@ -58,7 +62,11 @@ fn packed(device: &Device, rows: usize) -> (Vec<u32>, usize) {
     let x = Tensor::upload(device, "x", &Random::new(6, "x").values(rows * 224), 224).unwrap();
     let y = Tensor::upload(device, "y", &Random::new(6, "y").values(rows * packing.n), packing.n).unwrap();
     let scratch = device.alloc("scratch", decode_bytes(device, quant.k(), quant.n())).unwrap();
-    run(device, |list| quant_matmul(list, &x, &quant, &y, &scratch, rows, Store::Add));
+    let room = OperandRoom::new(device, rows, 224).unwrap();
+    run(device, |list| {
+        let x = Operand::prepare(list, &x, None, &room, rows)?;
+        quant_matmul(list, &x, &quant, &y, &scratch, rows, Store::Add)
+    });
     (bits(y.read(rows).unwrap()), quant.slabs().len())
 }
 

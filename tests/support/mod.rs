@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use exlay::gpu::{Device, DeviceOptions, select};
+use exlay::reference::score::mean_divergence;
 
 /// A path inside the project.
 pub(crate) fn path(relative: &str) -> PathBuf {
@@ -20,17 +21,5 @@ pub(crate) fn device(options: DeviceOptions) -> Device {
 
 /// Mean KL divergence in nats of rows of logits: Σ p·(ln p − ln q), p from `reference`.
 pub(crate) fn kl_divergence(reference: &[f32], logits: &[f32], vocabulary: usize) -> f64 {
-    let log_softmax = |row: &[f32]| -> Vec<f64> {
-        let largest = row.iter().fold(f64::MIN, |a, &b| a.max(f64::from(b)));
-        let sum: f64 = row.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
-        row.iter().map(|&x| f64::from(x) - largest - sum.ln()).collect()
-    };
-    let rows = reference.chunks(vocabulary).zip(logits.chunks(vocabulary));
-    let total: f64 = rows
-        .map(|(p, q)| {
-            let (p, q) = (log_softmax(p), log_softmax(q));
-            p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
-        })
-        .sum();
-    total / (reference.len() / vocabulary) as f64
+    mean_divergence(logits, reference, vocabulary).expect("finite logits")
 }

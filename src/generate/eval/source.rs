@@ -7,6 +7,7 @@ use super::EvalOptions;
 use crate::Result;
 use crate::gpu::Device;
 use crate::model::{CachePrecision, CacheSize, Head, Llama, LoadOptions, Row, Streamed, blocks};
+use crate::ops::Tensor;
 
 /// Logits of windows of tokens, in chunks of rows, and those in slices. Models of the same vocabulary, opened with the
 /// same options, have the same chunks and slices.
@@ -15,12 +16,11 @@ pub(super) trait Source {
     fn rows(&self) -> usize;
     /// Most rows of a slice.
     fn slice_rows(&self) -> usize;
-    /// Values in a row of logits.
-    fn columns(&self) -> usize;
     /// Goes to the chunk of window `window` that holds `tokens` at positions from `first` on. Chunks come in order.
     fn chunk(&mut self, window: usize, first: usize, tokens: &[u32]) -> Result<()>;
-    /// Logits of a slice of the chunk's rows.
-    fn logits(&mut self, slice: Range<usize>) -> Result<Vec<f32>>;
+    /// Logits of a slice of the chunk's rows, the first rows of a tensor that holds them until the next slice; they may be
+    /// still in work.
+    fn logits(&mut self, slice: Range<usize>) -> Result<&Tensor>;
 }
 
 /// A model on the device.
@@ -52,18 +52,14 @@ impl Source for Whole {
         self.0.slice_rows()
     }
 
-    fn columns(&self) -> usize {
-        self.0.config().vocab_size
-    }
-
     fn chunk(&mut self, _window: usize, first: usize, tokens: &[u32]) -> Result<()> {
         let rows: Vec<Row> =
             (first as u32..).zip(tokens).map(|(position, &token)| Row { token, slot: 0, position }).collect();
         self.0.pass(&rows)
     }
 
-    fn logits(&mut self, slice: Range<usize>) -> Result<Vec<f32>> {
-        self.0.logits(&slice.collect::<Vec<_>>())
+    fn logits(&mut self, slice: Range<usize>) -> Result<&Tensor> {
+        self.0.device_logits(&slice.collect::<Vec<_>>())
     }
 }
 
@@ -73,8 +69,6 @@ pub(super) struct Streaming {
     head: Head,
     /// [tokens, hidden] of each window.
     hidden: Vec<Vec<f32>>,
-    /// Window and first position of the chunk.
-    at: (usize, usize),
 }
 
 impl Streaming {
@@ -100,7 +94,7 @@ impl Streaming {
             }
         }
         let head = model.head()?;
-        Ok(Self { model, head, hidden, at: (0, 0) })
+        Ok(Self { model, head, hidden })
     }
 }
 
@@ -113,24 +107,14 @@ impl Source for Streaming {
         self.head.slice_rows()
     }
 
-    fn columns(&self) -> usize {
-        self.model.config().vocab_size
-    }
-
-    fn chunk(&mut self, window: usize, first: usize, _tokens: &[u32]) -> Result<()> {
-        self.at = (window, first);
-        Ok(())
-    }
-
-    fn logits(&mut self, slice: Range<usize>) -> Result<Vec<f32>> {
-        let (window, first) = self.at;
+    fn chunk(&mut self, window: usize, first: usize, tokens: &[u32]) -> Result<()> {
         let cols = self.model.config().hidden_size;
-        let hidden = &self.hidden[window][(first + slice.start) * cols..(first + slice.end) * cols];
-        let mut logits = Vec::new();
-        self.model.logits(&self.head, hidden, &mut |rows| {
-            logits.extend_from_slice(rows);
-            Ok(())
-        })?;
-        Ok(logits)
+        let hidden = &self.hidden[window][first * cols..(first + tokens.len()) * cols];
+        self.model.scratch().hidden().write(hidden)
+    }
+
+    fn logits(&mut self, slice: Range<usize>) -> Result<&Tensor> {
+        let scratch = self.model.scratch();
+        self.head.run(scratch, scratch.hidden(), &slice.collect::<Vec<_>>())
     }
 }
