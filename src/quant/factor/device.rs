@@ -14,6 +14,9 @@
 //! Everything but the block is `matmul_tn`, with the half that is not needed left out: 2/3·k³ operations, of which a third of k³
 //! for the factor and as many for its inverse.
 //!
+//! The same matrix on the same device gives the same bits. How a device cuts matrices into slabs changes roundings, as 256 rows
+//! end where a slab does.
+//!
 //! Memory for k = 28672: H and the matrix that becomes U, 3.3 GB each, 29 MB for 256 rows and a few k values; no third matrix.
 //!
 //! Predicted for an H100 at 15 TFLOP/s (10 to 20), not measured: k = 1536, 2.4 GFLOP, 5 ms, of which the products are 0.2 and
