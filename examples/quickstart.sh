@@ -22,9 +22,9 @@ directory=${directory:-$PWD/target/quickstart}
 
 # Rows of calibration text, and their length in tokens: more is better and slower. The measurement tries every
 # option on its rows, so it gets fewer.
-bits=3.0
+bits=3.0 techniques=()
 if [ $model = tiny-stories ]; then
-    rows=64 length=256 measurement_rows=8 measurement_length=256
+    rows=24 length=256 measurement_rows=4 measurement_length=256
     minutes="a few minutes"
     prompt="Once upon a time" tokens=120
 else
@@ -51,6 +51,10 @@ say "Building"
 cargo build --release --locked
 exlay=${CARGO_TARGET_DIR:-target}/release/exlay
 "$exlay" devices
+if [ $model = smollm2 ] && "$exlay" devices --json | grep -q '"software"' && ! "$exlay" devices --json | grep -qE '"(discrete|integrated)"'; then
+    echo "Only a processor that plays a graphics card is here: the converter's slowest techniques are left out."
+    techniques=(--probe-rows 0 --scales exl2)
+fi
 
 mkdir -p "$directory"
 source=examples/tiny-stories
@@ -73,7 +77,7 @@ else
     say "Converting $source to $bits bits per weight ($minutes)"
     "$exlay" convert --model "$source" --work-dir "$directory/work-$model" --output "$output" \
         --calibration examples/tiny-stories/calibration.parquet --bits "$bits" --rows "$rows" --length "$length" \
-        --measurement-rows "$measurement_rows" --measurement-length "$measurement_length"
+        --measurement-rows "$measurement_rows" --measurement-length "$measurement_length" "${techniques[@]}"
 fi
 
 say "Generating from $output: $prompt"
