@@ -30,7 +30,7 @@
 //! | [`unit_diagonal`] | D·H·D in another order | `unit_diagonal` | `reference::cholesky` |
 //! | [`cholesky_block`] | R⁻¹ of M = Rᵀ·R | `cholesky_block` | `reference::cholesky` |
 //! | [`turn_factor`] | a lower triangle turned to an upper | `turn_factor` | `reference::cholesky` |
-//! | [`score`] | −ln softmax(x)[t], Σ p·(ln p − ln q) | `score` | `reference::score` |
+//! | [`score`] | −ln of softmax(x) at t, Σ p·(ln p − ln q) | `score` | `reference::score` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |

@@ -75,7 +75,7 @@ impl Moments<'_> {
     /// in all, while there is no factor. Where the device's factor is in doubt, the host begins anew.
     ///
     /// # Errors
-    /// [`Error::Numerical`] when no damping helps; as the device reports.
+    /// [`crate::Error::Numerical`] when no damping helps; as the device reports.
     pub(super) fn factor(&self, damping: f64, on: FactoredOn) -> Result<Factored> {
         let k = self.order.len();
         let mean = self.diagonal.iter().map(|&value| f64::from(value)).sum::<f64>() / k as f64;

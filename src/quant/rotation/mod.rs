@@ -85,7 +85,7 @@ impl Rotation {
         (0..self.key_value_heads).map(head).collect()
     }
 
-    /// A norm's weights [hidden].
+    /// A norm's weights `[hidden]`.
     fn norm(&self, name: &str, source: &Checkpoint) -> Result<Vec<f32>> {
         let name = format!("{name}.weight");
         let view = source.get(&name)?;
