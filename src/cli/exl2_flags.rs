@@ -54,7 +54,7 @@ const DROPPED: [Dropped; 7] = [
     Dropped {
         spellings: ["-hsol", "--hidden_state_offload_layers"],
         has_value: true,
-        reason: "hidden states of the calibration rows are in host memory",
+        reason: "exlay decides where the hidden states of the calibration rows are kept",
     },
     Dropped {
         spellings: ["-fst", "--fast_safetensors"],
@@ -66,7 +66,7 @@ const DROPPED: [Dropped; 7] = [
     Dropped {
         spellings: ["-gr", "--gpu_rows"],
         has_value: true,
-        reason: "hidden states of the calibration rows are in host memory",
+        reason: "exlay decides where the hidden states of the calibration rows are kept",
     },
 ];
 

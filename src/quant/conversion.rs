@@ -88,6 +88,10 @@ impl Conversion {
             .with("--residual", self.method.residual)
             .with("--damping", self.method.damping)
             .with("--scales", self.method.scales)
+            .with(
+                "--arithmetic",
+                format!("{}, asked for f32: {}", device.arithmetic(), device.asked_for_single()),
+            )
             .with("--adapter", device.name())
             .with("--tier", device.tier())
             .with("only measuring", self.output_measurement.is_some()))

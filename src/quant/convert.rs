@@ -118,6 +118,19 @@ pub fn convert_transformed(
     run.compile(claim, reporter).map(Converted::Model)
 }
 
+/// Says what to do when a model does not fit on the device as a whole.
+fn not_resident(error: Error) -> Error {
+    match error {
+        Error::OutOfMemory { .. } | Error::Limit { .. } => {
+            let message = format!(
+                "to probe a model all of it must be on the device, in halves: {error}; --probe-rows 0 measures one block at a time"
+            );
+            Error::argument("--probe-rows", message)
+        }
+        other => other,
+    }
+}
+
 /// Rows of a pass: as many as let the widest activation fit into a binding.
 fn pass_rows(device: &Device, config: &LlamaConfig) -> usize {
     let widest = config.intermediate_size.max(config.hidden_size).max(config.query_size());
@@ -184,13 +197,17 @@ impl Run<'_> {
         if finished.len() < specs.len() {
             let mut stream = Stream::embed(self.source, &self.text.measuring)?;
             reporter.progress("Measuring", finished.len(), specs.len());
-            let resident = match probed {
+            let resident: Vec<Block> = match probed {
                 0 => Vec::new(),
-                _ => (0..specs.len()).map(|index| self.source.block(index)).collect::<Result<_>>()?,
+                _ => {
+                    let blocks =
+                        (0..specs.len()).map(|index| self.source.block(index)).collect::<Result<_>>();
+                    blocks.map_err(not_resident)?
+                }
             };
             let probe = match probed {
                 0 => None,
-                rows => Some(Probe::new(self.source, &resident, &stream, rows)?),
+                rows => Some(Probe::new(self.source, &resident, &stream, rows).map_err(not_resident)?),
             };
             self.catch_up(&mut stream, "measure-rows.state", finished.len(), &mut |_, _, _| Ok(()))?;
             let method = self.conversion.method;

@@ -51,6 +51,9 @@ impl Correction<'_> {
         let Method { asymmetry, residual, .. } = self.method;
         let stream = self.sums.residual.get(slab).filter(|_| residual != 0.0);
         // XᵀS is taken as it is summed, everything else in units of it.
+        if stream.is_none() && asymmetry == 0.0 {
+            return Ok(());
+        }
         let (unit, rows) = (if stream.is_some() { residual } else { 1.0 }, self.rows.max(1) as f32);
         // sum[c, :] += factor·Σ_r a[r, c]·b[r, :], of which `a` holds the rows from `row` on.
         let add =

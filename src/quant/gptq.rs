@@ -22,7 +22,8 @@ use crate::{Error, Result};
 pub struct Quantized {
     /// As it is written to a file.
     pub matrix: PackedMatrix,
-    /// √(tr ΔᵀHΔ / tr WᵀHW): the error of its output relative to the output, on the calibration rows.
+    /// √(tr ΔᵀHΔ / tr WᵀHW): the error of its output relative to the output, on the calibration rows; where the weights were
+    /// fitted, Δ is what rounding adds to the fitted ones, and W are those of the model.
     pub rfn_error: f64,
     /// The largest difference between a weight and its decoded value.
     pub max_error: f32,

@@ -56,7 +56,9 @@ pub fn measure_block(
                 let Some(probe) = probe else { break };
                 let mut changed = block.clone();
                 changed.replace(group, position, stored);
-                let damage = probe.divergence(stream, index, &changed)?;
+                let recipe = &tried.options[option].recipe;
+                let damage =
+                    probe.divergence(stream, index, &changed, &format!("{} as {recipe}", linear.name))?;
                 damages.push((tried.options[option].rfn_error, damage));
             }
             let options = with_damage(tried.options, &damages);
@@ -119,11 +121,13 @@ fn try_all(
     reporter.note(&format!("-- Linear: {}", spec.name));
     let prepared = source.weights(site)?.prepare(hessian, None)?;
     let bias = source.bias(site)?;
-    let to_probe = probed();
+    let recipes = linear_recipes();
+    let to_probe: Vec<Layout> =
+        probed().into_iter().map(|index| recipes[index].layout(spec.k)).collect::<Result<_>>()?;
     let mut tried = Tried { options: Vec::new(), probed: Vec::new() };
     let mut layouts: Vec<Layout> = Vec::new();
-    for (index, recipe) in linear_recipes().into_iter().enumerate() {
-        // Few rows make several recipes one layout, which is stored once.
+    for recipe in recipes {
+        // Few rows make several recipes one layout, which is stored once, and probed if one of them is.
         let layout = recipe.layout(spec.k)?;
         if layouts.contains(&layout) {
             continue;
@@ -131,7 +135,7 @@ fn try_all(
         let bits = recipe.total_bits(spec.k, spec.n)?;
         // The searched scales take several times as long and lower all errors alike.
         let rule = ScaleRule::Exl2;
-        let rfn_error = if to_probe.contains(&index) {
+        let rfn_error = if to_probe.contains(&layout) {
             let result = quantize(&prepared, hessian, &layout, bias.as_deref(), rule)?;
             let stored = Linear::packed(source.device(), spec, &result.matrix, &[])?;
             tried.probed.push((tried.options.len(), Arc::new(stored)));

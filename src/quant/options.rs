@@ -89,6 +89,16 @@ mod tests {
         assert!(probed().iter().all(|&index| recipes[index].widths.len() == 1));
     }
 
+    /// Also where rows are so few that recipes share a layout.
+    #[test]
+    fn three_layouts_are_probed() {
+        let recipes = linear_recipes();
+        for k in [32, 64, 96, 4096] {
+            let layouts: Vec<_> = probed().iter().map(|&index| recipes[index].layout(k).unwrap()).collect();
+            assert!(layouts.windows(2).all(|pair| pair[0] != pair[1]), "{k}");
+        }
+    }
+
     #[test]
     fn bits_of_the_head_at_7b() {
         for (bits, expected) in

@@ -91,19 +91,22 @@ impl<'a> Probe<'a> {
         Ok(probe)
     }
 
-    /// Mean divergence in nats with `changed` in the place of block `index`, whose inputs `stream` holds.
+    /// Mean divergence in nats with `changed` in the place of block `index`, whose inputs `stream` holds; `what` was changed,
+    /// for messages.
     ///
     /// # Errors
-    /// As the device reports; [`Error::Numerical`] when a logit is not finite.
-    pub fn divergence(&self, stream: &Stream, index: usize, changed: &Block) -> Result<f64> {
+    /// As the device reports; [`Error::Numerical`] when a logit or the divergence is not finite.
+    pub fn divergence(&self, stream: &Stream, index: usize, changed: &Block, what: &str) -> Result<f64> {
         self.run(stream, index + 1, Some(changed), &|list, pass| {
             score(list, &self.logits, Some(&pass.expected), pass.count, (&self.scores, pass.first))
         })?;
         let count = self.passes.iter().map(|pass| pass.count).sum();
         let all = self.scores.read(count)?;
-        if all.iter().any(|one| one.not_finite().is_some()) {
-            let place = format!("logits with another block {index}");
-            let message = "not all are finite; check the model with `exlay selftest`".into();
+        if all.iter().any(|one| one.not_finite().is_some() || !one.divergence.is_finite()) {
+            let place = format!("logits with {what}");
+            let message =
+                "not all are finite; check the adapter with `exlay selftest`, or measure with --probe-rows 0"
+                    .into();
             return Err(Error::Numerical { place, message });
         }
         Ok(all.iter().map(|one| f64::from(one.divergence)).sum::<f64>() / count.max(1) as f64)

@@ -8,9 +8,6 @@ use crate::Result;
 use crate::gpu::CommandList;
 use crate::ops::Tensor;
 
-/// Bytes of hidden states that stay on the device; a software device has the host's memory anyway.
-const DEVICE_BYTES: usize = 4 << 30;
-
 /// Rows of hidden states [tokens, hidden].
 pub struct HiddenRows {
     passes: Vec<Pass>,
@@ -31,7 +28,8 @@ enum Held {
 }
 
 impl HiddenRows {
-    /// Holds rows, each [tokens, hidden]; `bytes` are what all rows of all streams take together.
+    /// Holds rows, each [tokens, hidden]; `bytes` are what all rows of all streams take together, which stay on the device
+    /// where [`Source::rows_room`] is so large.
     ///
     /// # Errors
     /// As [`Tensor::upload`].
@@ -45,7 +43,7 @@ impl HiddenRows {
         let mut count = 0;
         for (row, values) in rows.enumerate() {
             for (index, chunk) in values?.chunks(most * hidden).enumerate() {
-                let held = match bytes <= DEVICE_BYTES {
+                let held = match bytes as u64 <= source.rows_room() {
                     true => Held::Device(Tensor::upload(source.device(), "hidden states", chunk, hidden)?),
                     false => Held::Host(chunk.to_vec()),
                 };
@@ -109,19 +107,27 @@ impl HiddenRows {
         }
     }
 
-    /// Values of each row, tokens times hidden size; waits for the device.
+    /// Values of a row, tokens times hidden size; waits for the device.
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn read_row(&self, row: usize) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        for pass in self.passes.iter().filter(|pass| pass.row == row) {
+            match &pass.held {
+                Held::Device(tensor) => values.extend(tensor.read(tensor.rows())?),
+                Held::Host(held) => values.extend_from_slice(held),
+            }
+        }
+        Ok(values)
+    }
+
+    /// Values of all rows; see [`HiddenRows::read_row`].
     ///
     /// # Errors
     /// As the device reports.
     pub fn read(&self) -> Result<Vec<Vec<f32>>> {
-        let mut rows = vec![Vec::new(); self.rows];
-        for pass in &self.passes {
-            match &pass.held {
-                Held::Device(tensor) => rows[pass.row].extend(tensor.read(tensor.rows())?),
-                Held::Host(values) => rows[pass.row].extend_from_slice(values),
-            }
-        }
-        Ok(rows)
+        (0..self.rows).map(|row| self.read_row(row)).collect()
     }
 
     /// Replaces a row.

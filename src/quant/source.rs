@@ -25,7 +25,12 @@ pub struct Source<'a> {
     model: Streamed,
     transform: &'a dyn Transform,
     blocks: Vec<BlockSpec>,
+    rows_room: u64,
 }
+
+/// Bytes of hidden states that stay on the device where nothing limits its memory: those of 100 rows of 2048 tokens, twice,
+/// up to a hidden size of 2600; a software device has the host's memory anyway.
+const ROWS_ROOM: u64 = 4 << 30;
 
 impl<'a> Source<'a> {
     /// Opens the model in `directory` for rows of up to `context` tokens, in passes of up to `rows`.
@@ -40,7 +45,8 @@ impl<'a> Source<'a> {
     ) -> Result<Self> {
         let model = Streamed::open(device, directory, rows, context)?;
         let blocks = blocks(model.config());
-        Ok(Self { model, transform, blocks })
+        let rows_room = device.memory_limit().map_or(ROWS_ROOM, |limit| ROWS_ROOM.min(limit / 4));
+        Ok(Self { model, transform, blocks, rows_room })
     }
 
     /// The model's sizes.
@@ -79,6 +85,16 @@ impl<'a> Source<'a> {
     /// As the device reports.
     pub fn make_room_for_reference(&mut self) -> Result<()> {
         self.model.make_room(2)
+    }
+
+    /// Bytes of hidden states of calibration rows that are kept on the device; more are kept on the host.
+    pub fn rows_room(&self) -> u64 {
+        self.rows_room
+    }
+
+    /// Sets that.
+    pub fn set_rows_room(&mut self, bytes: u64) {
+        self.rows_room = bytes;
     }
 
     /// What the output's config.json says of the head; see [`Transform::tied`].

@@ -115,7 +115,7 @@ impl Stream {
         let mut writer =
             SnapshotWriter::create(job.claim(name)?, self.shape(block), &job.inputs().fingerprint())?;
         for rows in [Some(&self.rows), self.reference.as_ref()].into_iter().flatten() {
-            rows.read()?.iter().try_for_each(|row| writer.row(row))?;
+            (0..rows.rows()).try_for_each(|row| writer.row(&rows.read_row(row)?))?;
         }
         writer.finish()
     }

@@ -22,7 +22,7 @@ fn small_shapes_pass_and_cover_every_kernel() {
     }
     for stem in kernel_stems() {
         let unreachable = match stem {
-            "matmul_coop" => !tiers().contains(&Tier::Coop),
+            "matmul_coop" | "attention_coop" => !tiers().contains(&Tier::Coop),
             "matmul_tn_subgroup" => adapter().capabilities().subgroup != Some((8, 8)),
             _ => false,
         };

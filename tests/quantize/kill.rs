@@ -116,10 +116,11 @@ pub(crate) fn through_kills(
     }
 }
 
-/// The messages of the quantizing stage: those after the expected errors.
+/// The messages of the quantizing stage: those after the allocation's lines, each of which ends with a damage.
 fn after_allocation(stderr: &str) -> &str {
-    let last = stderr.rfind("expected rfn_error").unwrap_or(stderr.len());
-    &stderr[last..]
+    let Some(allocated) = stderr.find("-- Allocated") else { return "" };
+    let last = stderr[allocated..].rfind("damage: ").expect("a line for each linear");
+    &stderr[allocated + last..]
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub(crate) struct Convert(Vec<String>);
 
 impl Convert {
     pub(crate) fn new(model: &Path, work: &Path) -> Self {
-        // A processor that plays a card takes long to search scales; one test does it all the same.
+        // A processor that plays a card takes long to search scales; `result` does it all the same.
         let short = "convert -r 4 -l 64 -mr 2 -ml 64 --probe-rows 1 --scales exl2"
             .split(" ")
             .map(str::to_owned)

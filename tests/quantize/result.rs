@@ -32,6 +32,7 @@ fn a_complete_directory_at_the_bits_asked_for() {
         .with("-m", &shared().measurement)
         .with("-cf", &output)
         .with("-b", "3.2")
+        .with("--scales", "searched")
         .flag("--json");
     let converted = convert.run();
     let stderr = expect(&converted, 0);

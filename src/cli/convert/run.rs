@@ -193,6 +193,7 @@ fn peak_host_bytes() -> Option<u64> {
 mod tests {
     use super::*;
     use crate::cli::tests::parse;
+    use exlay::quant::scales::ScaleRule;
 
     /// Flags beside those of a job that was given `column` and the rotation `seed`.
     fn resumed(flags: &str, column: &str, seed: &str) -> Conversion {
@@ -219,6 +220,22 @@ mod tests {
         let texts =
             exlay::formats::dataset::texts(&conversion.calibration, conversion.column.as_deref()).unwrap();
         assert_eq!(texts.map(Result::unwrap).collect::<Vec<_>>(), ["Once upon a time"]);
+    }
+
+    #[test]
+    fn a_resumed_job_keeps_its_techniques() {
+        let args: ConvertArgs =
+            parse("convert -o work --output out -i model -c text.txt --asymmetry 0.75").unwrap();
+        let mut conversion = super::conversion(&args).unwrap();
+        let recorded = Inputs::new()
+            .with("--probe-rows", 2)
+            .with("--asymmetry", 0.25)
+            .with("--residual", 0)
+            .with("--damping", 0.12)
+            .with("--scales", "exl2");
+        take_recorded(&mut conversion, &args, &recorded);
+        let expected = Method { asymmetry: 0.75, residual: 0.0, damping: 0.12, scales: ScaleRule::Exl2 };
+        assert_eq!((conversion.method, conversion.probe_rows), (expected, 2), "what was given is kept");
     }
 
     #[test]
