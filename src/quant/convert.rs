@@ -1,5 +1,7 @@
 //! The stages in order, each resumed where an earlier run left it.
 
+mod measuring;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,10 +14,8 @@ pub use super::conversion::Conversion;
 use super::conversion::{OUTPUT_DIGEST, output_record};
 use super::fingerprint::{ModelIdentity, file_digest};
 use super::job::{Job, Opening, Stage, block_name};
-use super::measure::{Measuring, measure_block};
-use super::measurement::{BlockMeasurement, CalibrationIdentity, Measurement, OptionMeasurement};
+use super::measurement::{Measurement, OptionMeasurement};
 use super::output::{Claim, directory_digest};
-use super::probe::Probe;
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
 use super::recount::{Recount, recount};
 use super::report::Reporter;
@@ -118,19 +118,6 @@ pub fn convert_transformed(
     run.compile(claim, reporter).map(Converted::Model)
 }
 
-/// Says what to do when a model does not fit on the device as a whole.
-fn not_resident(error: Error) -> Error {
-    match error {
-        Error::OutOfMemory { .. } | Error::Limit { .. } => {
-            let message = format!(
-                "to probe a model all of it must be on the device, in halves: {error}; --probe-rows 0 measures one block at a time"
-            );
-            Error::argument("--probe-rows", message)
-        }
-        other => other,
-    }
-}
-
 /// Rows of a pass: as many as let the widest activation fit into a binding.
 fn pass_rows(device: &Device, config: &LlamaConfig) -> usize {
     let widest = config.intermediate_size.max(config.hidden_size).max(config.query_size());
@@ -175,69 +162,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Stages calibrate and measure.
-    fn measurement(&mut self, reporter: &mut dyn Reporter) -> Result<Measurement> {
-        let specs = self.source.blocks().to_vec();
-        let (rows, length) = self.conversion.measurement_rows;
-        let dataset = self.conversion.dataset();
-        let probed = self.conversion.probe_rows.min(rows);
-        let calibration = CalibrationIdentity { dataset, sha256: self.digest.clone(), rows, length, probed };
-        let mut measurement = Measurement::new(self.identity.clone(), calibration);
-        if self.job.stage() == Stage::Calibrate {
-            self.job.advance(Stage::Measure, 0)?;
-        }
-        let done = if self.job.stage() == Stage::Measure { self.job.next_block() } else { specs.len() };
-        let mut finished = Vec::new();
-        for index in 0..done {
-            match BlockMeasurement::load(self.job.path(&block_name("measure", index)))? {
-                Some(block) => finished.push(block),
-                None => break,
-            }
-        }
-        if finished.len() < specs.len() {
-            let mut stream = Stream::embed(self.source, &self.text.measuring)?;
-            reporter.progress("Measuring", finished.len(), specs.len());
-            let resident: Vec<Block> = match probed {
-                0 => Vec::new(),
-                _ => {
-                    let blocks =
-                        (0..specs.len()).map(|index| self.source.block(index)).collect::<Result<_>>();
-                    blocks.map_err(not_resident)?
-                }
-            };
-            let probe = match probed {
-                0 => None,
-                rows => Some(Probe::new(self.source, &resident, &stream, rows).map_err(not_resident)?),
-            };
-            self.catch_up(&mut stream, "measure-rows.state", finished.len(), &mut |_, _, _| Ok(()))?;
-            let method = self.conversion.method;
-            let measuring = Measuring { source: self.source, probe: probe.as_ref(), method };
-            for (index, spec) in specs.iter().enumerate().skip(finished.len()) {
-                let started = Instant::now();
-                let block = match resident.get(index) {
-                    Some(block) => block.clone(),
-                    None => self.source.block(index)?,
-                };
-                let result = measure_block(&measuring, (index, &block), &mut stream, reporter)?;
-                stream.advance(self.source, &block, &block)?;
-                result.save(self.job.claim(&block_name("measure", index))?)?;
-                finished.push(result);
-                self.job.advance(Stage::Measure, index + 1)?;
-                self.snapshot(&stream, "measure-rows.state", index + 1)?;
-                reporter.note(&format!(
-                    "-- {}: measured in {:.1} s",
-                    spec.name,
-                    started.elapsed().as_secs_f64()
-                ));
-                reporter.progress("Measuring", index + 1, specs.len());
-            }
-            self.job.advance(Stage::Allocate, 0)?;
-        }
-        finished.into_iter().for_each(|block| measurement.push(block));
-        measurement.save(self.job.claim("measurement.json")?)?;
-        Ok(measurement)
-    }
-
     fn allocate(&mut self, measurement: &Measurement, reporter: &mut dyn Reporter) -> Result<Allocation> {
         let target = Target { bits_per_weight: self.conversion.bits, weights: measurement.weights() };
         let allocation = allocate(&measurement.slots(), target)?;

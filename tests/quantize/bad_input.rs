@@ -200,7 +200,7 @@ fn targets_out_of_reach() {
     };
     for bits in ["2.0", "9.5"] {
         // What the smallest and the largest options take on matrices of this size.
-        place.refused(&mut convert().with("-b", bits).command(), &["--bits", "2.484 to 8.143"]);
+        place.refused(&mut convert().with("-b", bits).command(), &["--bits", "2.144 to 8.143"]);
     }
 }
 
