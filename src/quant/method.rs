@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// Damping of ExLlamaV2 0.3.2, as a part of the mean of the Hessian's diagonal.
 pub const EXL2_DAMPING: f64 = 0.12;
 
-/// Damping by default.
+/// Damping by default, ExLlamaV3's: little takes less from the feedback, and what it lets through is seen when factoring.
 pub const DAMPING: f64 = 0.025;
 
 /// Techniques of the converter; each can be turned off.
@@ -25,6 +25,7 @@ pub struct Method {
 }
 
 impl Default for Method {
+    /// Half of each correction: on SmolLM2-135M-Instruct at 3 bits 0.5 was best of 0, 0.25, 0.5 and 1.
     fn default() -> Self {
         Self { asymmetry: 0.5, residual: 0.5, damping: DAMPING, scales: ScaleRule::Searched }
     }
