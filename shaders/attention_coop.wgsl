@@ -22,9 +22,10 @@
 // FMAs: 2·DIM a line and key, for up to ROWS / group + 2·KEYS more keys than a row sees. Bytes: 4·DIM a workgroup and key out of L2,
 // 8·DIM a line of q and out. Workgroup memory, a subgroup and tile: 4·KEYS·DIM read as fragments, KEYS·DIM staged, 12·D·KEYS of
 // scores and weights. On an H100 (DIM 64, D 16) that is 16 KiB, 128 clocks of a multiprocessor, against 64 clocks of products and
-// about 40 of softmax, so 240 TFLOP/s if all overlapped; with 2 to 4 workgroups on each and five barriers a tile, 60 to 90 are
-// expected. 2048 rows of 9/3 heads of 64 (4.8 GFLOP; 288 workgroups, the longest of 64 tiles of 0.6 to 0.9 µs): 0.06 to 0.1 ms;
-// 32/32 heads of 128 (34 GFLOP, 1024 workgroups): 0.4 to 0.6 ms. Not measured yet.
+// about 40 of softmax, so 240 TFLOP/s if all overlapped; with 2 to 4 workgroups on each and five barriers a tile, 60 to 90 were
+// expected; 512 rows of 40/40 and 64/8 heads of 128 after 2048 positions made 62 and 76 (2026-11-24). Not measured: 2048 rows of 9/3 heads of
+// 64 (4.8 GFLOP; 288 workgroups, the longest of 64 tiles of 0.6 to 0.9 µs), expected in 0.06 to 0.1 ms; 32/32 heads of 128 (34
+// GFLOP, 1024 workgroups), in 0.4 to 0.6 ms.
 // Oracle: reference/attention.rs.
 override PAGE: u32;
 

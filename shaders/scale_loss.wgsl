@@ -10,7 +10,7 @@
 // Eight rows are in registers, corrected for all rows before, whose errors are in workgroup memory (15 KiB) that no other
 // lane touches; the values of U are the same for all lanes.
 // Cost: 5·16·rows/2 multiplications and additions a weight, 5120 with 128 rows, each lane loading four values of U for
-// four of them. An H100 takes 0.9 ms for [128, 4096], 6e12 operations a second (2026-11-24): the loads of U are the limit.
+// four of them. An H100 takes 0.9 ms for [128, 4096], 6e12 operations a second (2026-11-24); that the loads of U are the limit is a guess.
 // Oracle: reference/scale_loss.rs.
 #import "common/group_maximum.wgsl"
 

@@ -21,7 +21,7 @@ const DEFAULT_ROWS: usize = 100;
 const DEFAULT_MEASUREMENT_ROWS: usize = 16;
 const DEFAULT_LENGTH: usize = 2048;
 
-/// Rows that tell a linear's damage to a few percent (measured on SmolLM2-135M-Instruct).
+/// As many as in the experiment that the converter follows; fewer or more were not tried.
 const DEFAULT_PROBE_ROWS: usize = 6;
 
 /// Quantize a Hugging Face model directory to EXL2.
@@ -57,8 +57,8 @@ pub(crate) struct ConvertArgs {
     /// Stop after measuring and write the measurement here; a directory gets measurement.json [also: -om].
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     pub(crate) output_measurement: Option<PathBuf>,
-    /// Rotate the model's weights before quantizing, which leaves what it computes the same: better with one width per matrix,
-    /// not always with mixed ones. LoRA adapters of the original do not fit a rotated model.
+    /// Rotate the model's weights before quantizing, which leaves what it computes the same; of use on some models and targets, and
+    /// of little on others. LoRA adapters of the original do not fit a rotated model.
     #[arg(long, value_name = "on|off", value_enum, default_value_t = Rotate::Off)]
     pub(crate) rotation: Rotate,
     /// Seed of the rotation, 0 if not given.

@@ -39,7 +39,13 @@ impl Tile {
             && least == most
             && (edge..=64).contains(&lanes)
             && lanes.is_power_of_two();
-        fits.then_some(Self { edge, lanes, dim })
+        let tile = Self { edge, lanes, dim };
+        (fits && tile.bytes() <= capabilities.shared as usize).then_some(tile)
+    }
+
+    /// Bytes of workgroup memory: queries, or keys and values; scores; weights.
+    fn bytes(self) -> usize {
+        self.lines() * (2 * (self.dim + PAD) + 4 * (self.keys() + SCORE_PAD) + 2 * (self.keys() + PAD))
     }
 
     /// Lines (a query head of a row each) of a workgroup.

@@ -1,5 +1,6 @@
 //! The left side of products, in the form and order that their kernels take; linears that share an input share it.
 
+use super::coop_tile::Tile;
 use super::halve::{Halves, halve};
 use super::matmul::GEMV_ROWS;
 use super::permute::permute;
@@ -96,5 +97,5 @@ impl Operand {
 
 /// Whether a product of so many rows and inputs runs on matrix units: they are read 16 bytes at a time.
 pub fn on_matrix_units(device: &Device, rows: usize, k: usize) -> bool {
-    device.capabilities().cooperative.is_some() && rows > GEMV_ROWS && k.is_multiple_of(8)
+    rows > GEMV_ROWS && k.is_multiple_of(8) && !Tile::all(device.capabilities()).is_empty()
 }

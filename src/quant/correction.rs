@@ -33,7 +33,7 @@ impl Correction<'_> {
     /// `weights` the same in the order of the features.
     ///
     /// # Errors
-    /// As [`CommandList::dispatch`].
+    /// [`Error::Shape`] when the sums are not of this linear; as [`CommandList::dispatch`].
     pub(super) fn record(
         &self,
         list: &mut CommandList,
@@ -42,18 +42,15 @@ impl Correction<'_> {
         weights: &Tensor,
         ordered: &Tensor,
     ) -> Result<()> {
-        let (k, n) = (weights.rows(), weights.cols());
-        let device = list.device().clone();
-        let (sum, turned) = (
-            Tensor::zeros(&device, "correction", k, n)?,
-            Tensor::zeros(&device, "correction in order", k, n)?,
-        );
         let Method { asymmetry, residual, .. } = self.method;
         let stream = self.sums.residual.get(slab).filter(|_| residual != 0.0);
-        // XᵀS is taken as it is summed, everything else in units of it.
         if stream.is_none() && asymmetry == 0.0 {
             return Ok(());
         }
+        let (k, n) = (weights.rows(), weights.cols());
+        let zeros = |label| Tensor::zeros(list.device(), label, k, n);
+        let (sum, turned) = (zeros("correction")?, zeros("correction in order")?);
+        // XᵀS is taken as it is summed, everything else in units of it.
         let (unit, rows) = (if stream.is_some() { residual } else { 1.0 }, self.rows.max(1) as f32);
         // sum[c, :] += factor·Σ_r a[r, c]·b[r, :], of which `a` holds the rows from `row` on.
         let add =

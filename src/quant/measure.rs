@@ -2,7 +2,7 @@
 //!
 //! A linear is stored in each of its ways on the inputs that the unquantized model makes, which tells its own error. With a
 //! few of them the model is run to its end ([`super::probe`]), which tells what they do to its output; for the others
-//! that follows from their error (quality per bit is what decides: the damage of one linear rises with the square of its error).
+//! that follows from their error.
 
 use std::sync::Arc;
 
@@ -133,7 +133,8 @@ fn try_all(
             continue;
         }
         let bits = recipe.total_bits(spec.k, spec.n)?;
-        // The searched scales take several times as long and lower all errors alike.
+        // Searched scales lower the squared errors of all widths (by 7 to 18 %, tests/kernels/quant_gptq.rs) and take longer: what is
+        // compared here is one width with another.
         let rule = ScaleRule::Exl2;
         let rfn_error = if to_probe.contains(&layout) {
             let result = quantize(&prepared, hessian, &layout, bias.as_deref(), rule)?;
@@ -150,7 +151,7 @@ fn try_all(
 }
 
 /// Options with the damage that follows from (own error, damage) of those that were probed: between two of them on the line
-/// through both in logarithms, beyond them in proportion to the squared error (slopes near 1 were measured).
+/// through both in logarithms, beyond them in proportion to the squared error, as a small error's divergence grows.
 fn with_damage(mut options: Vec<OptionMeasurement>, probed: &[(f64, f64)]) -> Vec<OptionMeasurement> {
     let log = |(error, damage): (f64, f64)| (2.0 * error.max(LEAST).ln(), damage.max(LEAST).ln());
     let mut points: Vec<(f64, f64)> = probed.iter().map(|&point| log(point)).collect();

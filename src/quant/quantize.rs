@@ -23,6 +23,9 @@ use crate::packing::PackedMatrix;
 /// Packed linears by name.
 pub type PackedBlock = BTreeMap<String, PackedMatrix>;
 
+/// Rows on which a block is compared with the unquantized one: they come back to the host, and the number is only told.
+const ERROR_ROWS: usize = 2;
+
 /// Quantizes a block group by group, the rows running through the block anew before each group, so that a group's Hessian
 /// is of inputs as the quantized groups before it make them. Returns the packed linears; the block holds them too, and the
 /// rows are those after it.
@@ -42,6 +45,7 @@ pub fn quantize_block(
     let mut recipes = chosen.iter();
     let original = block.clone();
     let rows = stream.rows().rows();
+    let unquantized = stream.made_by(source, &original, ERROR_ROWS)?;
     for (index, group) in spec.groups.iter().enumerate() {
         for sums in stream.accumulate(source, (block, &original), index..index + 1)? {
             let GroupSums { hessian, paired } = sums;
@@ -66,6 +70,12 @@ pub fn quantize_block(
     }
     // The last group's sums took the reference through the block.
     stream.advance_rows(source, block)?;
+    reporter.note(&format!(
+        "-- {}: module rfn_error: {:.6} on {} rows",
+        spec.name,
+        stream.error_to(&unquantized)?,
+        unquantized.len()
+    ));
     Ok(packed)
 }
 

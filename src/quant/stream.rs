@@ -88,6 +88,37 @@ impl Stream {
         through(source, block, &mut self.rows)
     }
 
+    /// What `block` makes of the first `count` rows; they stay as they are.
+    ///
+    /// # Errors
+    /// As [`Stream::advance`].
+    pub fn made_by(&self, source: &Source<'_>, block: &Block, count: usize) -> Result<Vec<Vec<f32>>> {
+        let (hidden, cols) = (source.scratch().hidden(), source.config().hidden_size);
+        let mut runner = source.untapped(block);
+        let mut made = vec![Vec::new(); count.min(self.rows.rows())];
+        for (pass, (row, span)) in self.rows.passes().enumerate() {
+            let Some(values) = made.get_mut(row) else { break };
+            self.rows.load(pass, hidden)?;
+            runner.forward(span.start, span.len())?;
+            let first = values.len();
+            values.resize(first + span.len() * cols, 0.0);
+            hidden.read_into(&mut values[first..])?;
+        }
+        Ok(made)
+    }
+
+    /// Mean of ‖x − y‖ / ‖y‖ over the first rows, y being `others` (the block error of ExLlamaV2 0.3.2).
+    ///
+    /// # Errors
+    /// As the device reports.
+    pub fn error_to(&self, others: &[Vec<f32>]) -> Result<f64> {
+        let mut sum = 0.0;
+        for (row, other) in others.iter().enumerate() {
+            sum += relative_error(&self.rows.read_row(row)?, other);
+        }
+        Ok(sum / others.len().max(1) as f64)
+    }
+
     /// Room for the weights of one pass, where tokens have weights.
     pub(super) fn weights_buffer(&self, source: &Source<'_>) -> Result<Option<Buffer>> {
         let bytes = 4 * source.scratch().rows() as u64;
@@ -144,6 +175,17 @@ impl Stream {
         let streams = 1 + usize::from(self.reference.is_some());
         SnapshotShape { block, streams, rows: self.rows.rows(), width: self.width }
     }
+}
+
+/// ‖x − y‖ / ‖y‖.
+fn relative_error(x: &[f32], y: &[f32]) -> f64 {
+    let (mut difference, mut norm) = (0.0, 0.0);
+    for (&x, &y) in x.iter().zip(y) {
+        let (x, y) = (f64::from(x), f64::from(y));
+        difference += (x - y) * (x - y);
+        norm += y * y;
+    }
+    if norm > 0.0 { (difference / norm).sqrt() } else { 0.0 }
 }
 
 /// Replaces rows by what a block makes of them.

@@ -69,7 +69,23 @@ fn first_block(stderr: &str, line: &str) -> Option<usize> {
     BLOCKS.iter().position(|block| start.starts_with(&format!("{block}.")))
 }
 
-/// Runs a conversion to its end through `kills` kills; returns how many hit a write.
+/// What was seen of runs that were killed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Survived {
+    /// Kills that hit a write.
+    pub(crate) in_writes: usize,
+    /// Runs that found finished blocks and said with which they went on.
+    pub(crate) resumed: usize,
+}
+
+impl std::ops::AddAssign for Survived {
+    fn add_assign(&mut self, other: Self) {
+        self.in_writes += other.in_writes;
+        self.resumed += other.resumed;
+    }
+}
+
+/// Runs a conversion to its end through `kills` kills.
 pub(crate) fn through_kills(
     convert: &Convert,
     work: &Path,
@@ -77,9 +93,9 @@ pub(crate) fn through_kills(
     kills: usize,
     longest: Duration,
     seed: u64,
-) -> usize {
+) -> Survived {
     let mut random = SmallRng::seed_from_u64(seed);
-    let (mut killed, mut in_writes) = (0, 0);
+    let (mut killed, mut survived) = (0, Survived::default());
     std::fs::create_dir_all(work).unwrap();
     loop {
         let moment = if random.random_range(0..3) > 0 {
@@ -101,26 +117,26 @@ pub(crate) fn through_kills(
         let stderr = std::fs::read_to_string(&log).unwrap();
         // What is finished is skipped; only a block that was killed between its file and the job's own may come again.
         for (line, done) in [("-- Linear: ", before[0]), ("-- ", before[1])] {
-            let text = if line == "-- " { after_allocation(&stderr) } else { &stderr };
-            if let Some(first) = first_block(text, line) {
+            let text = if line == "-- " { quantized(&stderr) } else { stderr.clone() };
+            if let Some(first) = first_block(&text, line) {
+                survived.resumed += usize::from(done > 0);
                 assert!(first + 1 >= done, "block {first} again, {done} are finished: {stderr}");
             }
         }
         if !was_killed {
             let status = child.wait().unwrap();
             assert!(status.success(), "seed {seed}, after {killed} kills: {stderr}");
-            return in_writes;
+            return survived;
         }
         killed += 1;
-        in_writes += usize::from(writing(work, output));
+        survived.in_writes += usize::from(writing(work, output));
     }
 }
 
-/// The messages of the quantizing stage: those after the allocation's lines, each of which ends with a damage.
-fn after_allocation(stderr: &str) -> &str {
-    let Some(allocated) = stderr.find("-- Allocated") else { return "" };
-    let last = stderr[allocated..].rfind("damage: ").expect("a line for each linear");
-    &stderr[allocated + last..]
+/// The lines of the quantizing stage that tell of a linear: after the allocation, whose own lines have no error.
+fn quantized(stderr: &str) -> String {
+    let after = stderr.lines().skip_while(|line| !line.starts_with("-- Allocated"));
+    after.filter(|line| line.contains("rfn_error: ")).map(|line| format!("{line}\n")).collect()
 }
 
 #[test]
@@ -135,16 +151,17 @@ fn quantizing_survives_kills() {
     expect(&convert(&whole).run(), 0);
     let time = started.elapsed();
     let expected = files(&whole.1);
-    let mut in_writes = 0;
+    let mut survived = Survived::default();
     for seed in 0..3 {
         let killed = place(&format!("killed-{seed}"));
-        in_writes += through_kills(&convert(&killed), &killed.0, &killed.1, 10, time, seed);
+        survived += through_kills(&convert(&killed), &killed.0, &killed.1, 10, time, seed);
         let written = files(&killed.1);
         assert!(written == expected, "seed {seed}: {:?}", written.keys());
         let left: Vec<_> = files(killed.1.parent().unwrap().join("work").as_path()).into_keys().collect();
         assert!(left.iter().all(|name| !name.ends_with(".exlay-partial")), "{left:?}");
     }
-    assert!(in_writes > 0, "no kill fell into a write");
+    assert!(survived.in_writes > 0, "no kill fell into a write");
+    assert!(survived.resumed > 0, "no run went on after finished blocks");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod bad_input;
 mod job;
 mod kill;
+mod probes;
 mod result;
 mod rotation;
 mod streams;

@@ -1,18 +1,14 @@
 //! Two streams of hidden states through a model that is being quantized, and the weights of their tokens.
 
-use exlay::gpu::{CommandList, Device, DeviceOptions};
+use exlay::gpu::{Device, DeviceOptions};
 use exlay::model::{Block, GroupSpec, Role, head_spec};
-use exlay::ops::Tensor;
-use exlay::ops::matmul::Store;
-use exlay::ops::rms_norm::rms_norm;
 use exlay::quant::correction::Correction;
 use exlay::quant::hessian::PreparedHessian;
 use exlay::quant::job::{Inputs, Job};
-use exlay::quant::measure::{Measuring, measure_block};
 use exlay::quant::method::Method;
-use exlay::quant::probe::Probe;
 use exlay::quant::quantize::{install, quantize_block};
 use exlay::quant::recipe::Recipe;
+use exlay::quant::report::Reporter;
 use exlay::quant::source::Source;
 use exlay::quant::stream::Stream;
 use exlay::quant::sums::ProductSum;
@@ -24,14 +20,14 @@ use crate::transform::Silent;
 /// Tokens of a row, in passes of 16.
 const LENGTH: usize = 40;
 
-fn open(device: &Device) -> Source<'static> {
+pub(crate) fn open(device: &Device) -> Source<'static> {
     let model = support::path("tests/data/variants/attention-bias");
     let mut source = Source::open(device, &model, (16, LENGTH), &Identity).unwrap();
     source.make_room_for_reference().unwrap();
     source
 }
 
-fn tokens() -> Vec<Vec<u32>> {
+pub(crate) fn tokens() -> Vec<Vec<u32>> {
     (0..3).map(|row| (0..LENGTH as u32).map(|at| (at * 37 + row * 101 + 5) % 331).collect()).collect()
 }
 
@@ -75,6 +71,40 @@ fn quantized(source: &Source<'_>, blocks: usize) -> Stream {
         assert!(own != unquantized, "{name}: the two differ");
     }
     both
+}
+
+/// Keeps what is told.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Reporter for Told {
+    fn note(&mut self, line: &str) {
+        self.0.push(line.to_owned());
+    }
+    fn progress(&mut self, _: &str, _: usize, _: usize) {}
+}
+
+#[test]
+fn the_error_of_a_module_is_told() {
+    let device = support::device(DeviceOptions::default());
+    let source = open(&device);
+    let mut stream = Stream::embed(&source, &tokens()).unwrap();
+    let before = stream.rows().read().unwrap();
+    let original = source.block(0).unwrap();
+    let recipe: Recipe = "1:3b 64g s4".parse().unwrap();
+    let recipes = vec![&recipe; original.spec().linears().count()];
+    let (mut block, mut told) = (original.clone(), Told::default());
+    quantize_block(&source, &mut block, &mut stream, &recipes, Method::exl2(), &mut told).unwrap();
+    let after = stream.rows().read().unwrap();
+    let errors = run(&source, &original, &before[..2]).into_iter().zip(&after).map(|(expected, found)| {
+        let squares = |value: &dyn Fn(usize) -> f64| (0..found.len()).map(|i| value(i).powi(2)).sum::<f64>();
+        let difference = squares(&|i| f64::from(found[i]) - f64::from(expected[i]));
+        (difference / squares(&|i| f64::from(expected[i]))).sqrt()
+    });
+    let expected = errors.sum::<f64>() / 2.0;
+    assert!(expected > 1e-3, "{expected}: nothing to see");
+    let line = format!("-- {}: module rfn_error: {expected:.6} on 2 rows", original.spec().name);
+    assert!(told.0.contains(&line), "{line}: {:?}", told.0);
 }
 
 #[test]
@@ -314,87 +344,5 @@ fn weights_that_do_not_fit_are_refused() {
         vec![vec![f32::NAN; LENGTH]; 3],
     ] {
         assert!(Stream::embed(&source, &tokens()).unwrap().with_weights(weights).is_err());
-    }
-}
-
-/// A probe says what comparing all logits says, and tells one block from another.
-#[test]
-fn a_probe_is_the_divergence_of_the_whole_model() {
-    let device = support::device(DeviceOptions::default());
-    let source = open(&device);
-    let blocks: Vec<Block> = (0..source.blocks().len()).map(|index| source.block(index).unwrap()).collect();
-    let mut stream = Stream::embed(&source, &tokens()).unwrap();
-    let probe = Probe::new(&source, &blocks, &stream, 2).unwrap();
-    let index = 1;
-    stream.advance(&source, &blocks[0], &blocks[0]).unwrap();
-    assert_eq!(probe.divergence(&stream, index, &blocks[index], "nothing").unwrap(), 0.0);
-
-    // The down projection without any error feedback worth its name: two bits.
-    let recipe: Recipe = "1:2b 64g s4".parse().unwrap();
-    let packed = {
-        let mut other = Stream::embed(&source, &tokens()).unwrap();
-        other.advance(&source, &blocks[0], &blocks[0]).unwrap();
-        let recipes = vec![&recipe; blocks[index].spec().linears().count()];
-        let mut block = blocks[index].clone();
-        quantize_block(&source, &mut block, &mut other, &recipes, Method::exl2(), &mut Silent).unwrap();
-        block
-    };
-    let found = probe.divergence(&stream, index, &packed, "two bits").unwrap();
-
-    let head = source.head().unwrap();
-    let norm = source.upload("norm", &source.last_norm().unwrap()).unwrap();
-    let vocabulary = source.config().vocab_size;
-    let hidden = source.config().hidden_size;
-    let logits = |changed: &Block| -> Vec<f32> {
-        let mut all = Vec::new();
-        for row in &stream.rows().read().unwrap()[..2] {
-            // The first pass of a row, every fourth token from its last on.
-            let mut states = row[..16 * hidden].to_vec();
-            source.untapped(changed).run(&mut states).unwrap();
-            for block in &blocks[index + 1..] {
-                source.untapped(block).run(&mut states).unwrap();
-            }
-            let picked: Vec<f32> = [15, 11, 7, 3]
-                .iter()
-                .flat_map(|&token| states[token * hidden..][..hidden].to_vec())
-                .collect();
-            let x = Tensor::upload(&device, "states", &picked, hidden).unwrap();
-            let normed = Tensor::zeros(&device, "normed", 4, hidden).unwrap();
-            let out = Tensor::zeros(&device, "logits", 4, vocabulary).unwrap();
-            let mut list = CommandList::new(&device, "test");
-            rms_norm(&mut list, &x, &norm, &normed, 4, source.config().rms_norm_eps).unwrap();
-            head.record(&mut list, source.scratch(), &normed, &[&out], 4, Store::Set).unwrap();
-            list.run().unwrap();
-            all.extend(out.read(4).unwrap());
-        }
-        all
-    };
-    let (expected, changed) = (logits(&blocks[index]), logits(&packed));
-    let divergence = support::kl_divergence(&expected, &changed, vocabulary);
-    assert!(divergence > 1e-4, "{divergence}: nothing to see");
-    // Single precision, row by row.
-    assert!((found / divergence - 1.0).abs() < 1e-4, "{found} where all logits give {divergence}");
-    assert!(probe.divergence(&stream, index + 1, &packed, "a block too late").unwrap() != found);
-}
-
-/// Each option's damage comes from the probes, or from its own error without them.
-#[test]
-fn every_linear_is_probed() {
-    let device = support::device(DeviceOptions::default());
-    let source = open(&device);
-    let blocks: Vec<Block> = (0..source.blocks().len()).map(|index| source.block(index).unwrap()).collect();
-    let mut stream = Stream::embed(&source, &tokens()).unwrap();
-    let probe = Probe::new(&source, &blocks, &stream, 1).unwrap();
-    let measure = |probe, stream: &mut Stream| {
-        let measuring = Measuring { source: &source, probe, method: Method::exl2() };
-        measure_block(&measuring, (0, &blocks[0]), stream, &mut Silent).unwrap()
-    };
-    let (probed, alone) = (measure(Some(&probe), &mut stream), measure(None, &mut stream));
-    for (probed, alone) in probed.linears.iter().zip(&alone.linears) {
-        for (option, other) in probed.options.iter().zip(&alone.options) {
-            assert_eq!(option.rfn_error, other.rfn_error);
-            assert_eq!(other.damage, other.rfn_error * other.rfn_error);
-            assert!(option.damage != other.damage, "{} {}", probed.name, option.recipe);
-        }
     }
 }
