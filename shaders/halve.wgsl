@@ -1,8 +1,8 @@
 // Rows as halves for matrix units: out[r, i] = half(x[r, order[i]] / units[r]), units[r] being the power of two that puts the
 // row's largest value between 2^14 and 2^15, so that no row is too large for a half and none loses bits that others keep.
 //
-// x: f32 [rows, cols], cols even; order: u32 [cols] where ORDERED; out: halves in pairs [rows, cols / 2], with TWO a second
-// plane of them behind the first: half(x / unit − the first); units: f32 [rows]. One workgroup a row.
+// x: f32 [rows, cols], cols even; order: u32 [cols] where ORDERED; out: halves in pairs [rows, planes, cols / 2], with TWO a
+// second plane: half(x / unit − the first); units: f32 [rows]. One workgroup a row.
 // Oracle: reference/halve.rs.
 override WG: u32;
 override ORDERED: u32;
@@ -10,7 +10,7 @@ override TWO: u32;
 #import "common/reduce.wgsl"
 #import "common/half.wgsl"
 
-struct Params { rows: u32, cols: u32 }
+struct Params { cols: u32 }
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -41,10 +41,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, lane: Lane) {
         }
         let low = x[base + a] * factor;
         let high = x[base + b] * factor;
-        let at = id.x * pairs + i;
+        let at = (1u + TWO) * id.x * pairs + i;
         out[at] = pack_halves(low, high);
         if (TWO == 1u) {
-            out[p.rows * pairs + at] = pack_halves(low - round_to_half(low), high - round_to_half(high));
+            out[at + pairs] = pack_halves(low - round_to_half(low), high - round_to_half(high));
         }
     }
 }

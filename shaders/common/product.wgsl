@@ -1,9 +1,14 @@
 // What all products share: their immediates, and how a sum becomes an output. The importing kernel binds
 // `bias` (f32 [n] with flag BIAS, else any buffer) and `y` (f32 [rows, out_cols]).
-struct Params { rows: u32, n: u32, k: u32, out_cols: u32, first: u32, flags: u32 }
+//
+// x_first and w_first are the rows of x and w that a product begins with; all but `matmul_coop` begin with the first.
+struct Params {
+    rows: u32, n: u32, k: u32, out_cols: u32, first: u32, flags: u32, x_first: u32, w_first: u32,
+}
 var<immediate> p: Params;
 const BIAS: u32 = 1u;
 const ADD: u32 = 2u;
+const UPPER: u32 = 4u;
 
 // y[row, first + n] = sum (+ bias[n]) (+ what is there).
 fn store_output(row: u32, n: u32, sum: f32) {

@@ -59,11 +59,12 @@ impl Tile {
                  fn places(index: u32, row0: u32, n0: u32) -> Places {\n    var at: Places;\n";
         let line_of = |i: usize| i * invocations / eights;
         for (letter, count, first, last) in [("x", of_x, "row0", "p.rows"), ("w", of_w, "n0", "p.n")] {
+            let (begin, planes) = (format!("p.{letter}_first"), format!("{}_PLANES", letter.to_uppercase()));
             for i in 0..count {
                 let line = line_of(i);
                 let _ = writeln!(
                     text,
-                    "    at.{letter}{i} = min({first} + index / {eights}u + {line}u, {last} - 1u) * (p.k / 8u) + index % {eights}u;"
+                    "    at.{letter}{i} = ({begin} + min({first} + index / {eights}u + {line}u, {last} - 1u)) * {planes} * (p.k / 8u) + index % {eights}u;"
                 );
             }
         }

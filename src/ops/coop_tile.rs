@@ -77,8 +77,8 @@ impl Tile {
         (1..=self.fragments[1]).rev().find(fits).unwrap_or(1)
     }
 
-    /// The kernel; `two` planes of x, and a `tail` of k that is no whole step.
-    pub(super) fn variant(&self, two: bool, tail: bool) -> Variant {
+    /// The kernel for so many `planes` of x and of w, and a `tail` of k that is no whole step.
+    pub(super) fn variant(&self, [of_x, of_w]: [usize; 2], tail: bool) -> Variant {
         let &Self { edge, lanes, subgroups: [down, across], fragments: [high, wide], step, .. } = self;
         let key = format!(
             "// {down} x {across} subgroups of {lanes}, {high} x {wide} fragments, {step}, strips of {}\n",
@@ -96,7 +96,8 @@ impl Tile {
             .generated("generated/coop_zero.wgsl", zero)
             .generated("generated/coop_multiply.wgsl", multiply)
             .generated("generated/coop_store.wgsl", store)
-            .constant("TWO", u32::from(two))
+            .constant("X_PLANES", of_x as u32)
+            .constant("W_PLANES", of_w as u32)
             .constant("TAIL", u32::from(tail))
     }
 }

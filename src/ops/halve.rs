@@ -34,7 +34,6 @@ impl Halves {
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
-    rows: u32,
     cols: u32,
 }
 
@@ -49,8 +48,8 @@ pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     Halves::ALL.into_iter().flat_map(both).collect()
 }
 
-/// The first `rows` rows of x [rows, cols], columns in `order`, as halves in `out` (`planes` · rows · cols of them) with a
-/// unit for each row in `units`.
+/// The first `rows` rows of x [rows, cols], columns in `order`, as halves in `out` [rows, planes, cols] with a unit for each row
+/// in `units`.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ or there is too little room; as [`CommandList::dispatch`].
@@ -72,6 +71,6 @@ pub fn halve(
     }
     let kernel = list.device().kernel(&variant(list.device().capabilities(), halves, order.is_some()))?;
     let buffers = [x.buffer(), order.map_or(x.buffer(), Permutation::buffer), out, units];
-    let params = Params { rows: rows as u32, cols: cols as u32 };
+    let params = Params { cols: cols as u32 };
     list.dispatch(&kernel, &buffers, &params, [rows as u32, 1, 1])
 }

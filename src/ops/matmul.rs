@@ -1,7 +1,6 @@
 //! Products with half-precision weights; see `shaders/{gemv,matmul,matmul_subgroup,matmul_coop}.wgsl`.
 
 use super::coop_tile::Tile;
-use super::halve::Halves;
 use super::{DenseMatrix, Operand, Tensor, with_reduce};
 use crate::Result;
 use crate::gpu::{Buffer, Capabilities, CommandList, Variant, flat_grid};
@@ -38,11 +37,18 @@ pub(super) struct Params {
     pub(super) out_cols: u32,
     pub(super) first: u32,
     pub(super) flags: u32,
+    pub(super) x_first: u32,
+    pub(super) w_first: u32,
 }
 
 impl Params {
+    /// Add to what the output holds.
+    pub(super) const ADD: u32 = 2;
+    /// Leave out tiles of outputs below the diagonal.
+    pub(super) const UPPER: u32 = 4;
+
     pub(super) fn flags(bias: bool, store: Store) -> u32 {
-        u32::from(bias) | u32::from(store == Store::Add) << 1
+        u32::from(bias) | if store == Store::Add { Self::ADD } else { 0 }
     }
 }
 
@@ -56,8 +62,8 @@ pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         all.push(Variant::new("matmul_subgroup"));
     }
     for tile in Tile::all(capabilities) {
-        let tails = |two| [false, true].map(|tail| tile.variant(two, tail));
-        all.extend([false, true].into_iter().flat_map(tails));
+        let tails = |planes| [false, true].map(|tail| tile.variant(planes, tail));
+        all.extend([[1, 1], [2, 1], [2, 2]].into_iter().flat_map(tails));
     }
     all
 }
@@ -118,12 +124,14 @@ pub(super) fn product(
         out_cols: y.cols() as u32,
         first: columns.first as u32,
         flags: Params::flags(columns.bias.is_some(), store),
+        x_first: 0,
+        w_first: 0,
     };
     let tiles =
         |[down, across]: [usize; 2]| [columns.count.div_ceil(across) as u32, rows.div_ceil(down) as u32, 1];
     if let Some((halves, units)) = &x.halves {
         let tile = tile_for(&Tile::all(capabilities), rows, columns.total);
-        let kernel = device.kernel(&tile.variant(*halves == Halves::Two, !k.is_multiple_of(tile.step)))?;
+        let kernel = device.kernel(&tile.variant([halves.planes(), 1], !k.is_multiple_of(tile.step)))?;
         let buffers = [&x.values, columns.halves, columns.bias.unwrap_or(units), units, y.buffer()];
         return list.dispatch(&kernel, &buffers, &params, tiles(tile.outputs()));
     }
@@ -140,7 +148,7 @@ pub(super) fn product(
 }
 
 /// The largest tile of which there are [`BUSY`], else the smallest.
-fn tile_for(all: &[Tile], rows: usize, n: usize) -> Tile {
+pub(super) fn tile_for(all: &[Tile], rows: usize, n: usize) -> Tile {
     let count = |tile: &Tile| {
         let [down, across] = tile.outputs();
         rows.div_ceil(down) * n.div_ceil(across)

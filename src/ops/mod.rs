@@ -7,6 +7,7 @@
 //! | [`permute`] | x[:, order] | `permute` | `reference::permute` |
 //! | [`matmul`] | x·Wᵀ (+ b) (+ y) | `gemv`, `matmul`, `matmul_subgroup`, `matmul_coop` | `reference::matmul` |
 //! | [`halve`] | its rows as halves | `halve` | `reference::halve` |
+//! | [`halve_columns`] | its columns as rows of halves | `column_peak`, `halve_columns` | `reference::halve` |
 //! | [`quant_matmul`] | the same with packed weights | `quant_gemv` | `reference::quant_matmul` |
 //! | [`group_gemv`] | the same for a few rows and all linears of a group | `group_gemv` | `reference::quant_matmul` |
 //! | [`residual_norm`] | residual, norm and gather between products | `residual_norm` | `reference::rms_norm` |
@@ -19,8 +20,10 @@
 //! | [`attention_decode`] | the same from a product's parts | `attention_decode` | `reference::attention_decode` |
 //! | [`attention_join`] | its splits, in packed order | `attention_join` | `reference::attention` |
 //! | [`kv_write`] | keys and values from a product's parts | `kv_write` | `reference::attention_decode` |
+//! | [`subtract`] | x − y | `subtract` | `reference::subtract` |
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
 //! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn`, `matmul_tn_subgroup` | `reference::matmul_tn` |
+//! | [`column_product`] | C + Aᵀ·diag(w)·B of whole activations | `matmul_coop`, or `matmul_tn` | `reference::matmul_tn` |
 //! | [`scale_search`] | a group's scales | `column_max`, `scale_error`, `scale_pick` | `reference::scale_search` |
 //! | [`scale_loss`] | the same by what rounding costs | `scale_loss`, `scale_choose` | `reference::scale_loss` |
 //! | [`gptq_group`] | rounding with feedback | `gptq_group` | `reference::gptq` |
@@ -45,6 +48,7 @@ pub mod attention_decode;
 pub mod attention_join;
 pub mod cache;
 pub mod cholesky_block;
+pub mod column_product;
 pub mod dequantize;
 pub mod dot;
 pub mod embed;
@@ -52,6 +56,7 @@ pub mod gather_rows;
 pub mod gptq_group;
 pub mod group_gemv;
 pub mod halve;
+pub mod halve_columns;
 pub mod kv_write;
 pub mod matmul;
 pub mod matmul_tn;
@@ -67,6 +72,7 @@ pub mod sample;
 pub mod scale_loss;
 pub mod scale_search;
 pub mod score;
+pub mod subtract;
 pub mod swiglu;
 pub mod swiglu_gather;
 pub mod symmetrize;
@@ -139,6 +145,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         unit_diagonal::variant(),
         cholesky_block::variant(),
         turn_factor::variant(),
+        subtract::variant(),
     ];
     all.extend(sample::variants());
     all.extend(scale_search::variants());
@@ -148,6 +155,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all.extend(swiglu_gather::variants());
     all.extend(attention_join::variants(64, 128));
     all.extend(halve::variants(capabilities));
+    all.extend(halve_columns::variants());
     all.extend(matmul::variants(capabilities));
     all.extend(matmul_tn::variants(capabilities));
     for precision in [CachePrecision::Half, CachePrecision::Single] {

@@ -45,6 +45,8 @@ pub fn quant_matmul(
             out_cols: y.cols() as u32,
             first: slab.first as u32,
             flags: Params::flags(slab.bias.is_some(), store),
+            x_first: 0,
+            w_first: 0,
         };
         let bias = slab.bias.as_ref().unwrap_or(&x.values);
         let buffers =

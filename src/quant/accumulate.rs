@@ -14,6 +14,7 @@ use crate::gpu::CommandList;
 use crate::model::{Block, GroupSpec, LAST_NORM, LinearSpec, Role, RunnerTap};
 use crate::ops::Tensor;
 use crate::ops::rms_norm::rms_norm;
+use crate::ops::subtract::subtract;
 
 /// Sums over the inputs X of linears that share them, as the quantized model makes them.
 pub struct GroupSums {
@@ -26,13 +27,13 @@ pub struct GroupSums {
 /// Sums with the states of the unquantized model: R, its inputs of the same linears, and S, its residual stream less
 /// that of the quantized model.
 pub struct PairedSums {
-    /// Σ Rᵀ·diag(w)·X [k, k].
+    /// Σ (R − X)ᵀ·diag(w)·X [k, k].
     pub cross: ProductSum,
     /// Σ Xᵀ·diag(w)·S [k, hidden] in slabs of columns, where the linear's output is added to the residual stream.
     pub residual: Vec<ProductSum>,
-    /// R of one pass.
+    /// R of one pass, then R − X.
     input: Tensor,
-    /// The residual stream of one pass of the unquantized model.
+    /// The residual stream of one pass of the unquantized model, then S.
     stream: Tensor,
 }
 
@@ -45,13 +46,21 @@ impl GroupSums {
 
     /// Records the terms of a pass.
     fn add(&self, list: &mut CommandList, source: &Source<'_>, x: &Tensor, tokens: Tokens<'_>) -> Result<()> {
-        self.hessian.add(list, x, x, tokens, 1.0)?;
+        let inputs = tokens.columns(list, x)?;
+        self.hessian.add(list, &inputs, &inputs)?;
         let Some(paired) = &self.paired else { return Ok(()) };
-        paired.cross.add(list, &paired.input, x, tokens, 1.0)?;
+        // What differs little is subtracted before it is summed.
+        subtract(list, &paired.input, x, tokens.rows)?;
+        let differences = tokens.columns(list, &paired.input)?;
+        paired.cross.add(list, &differences, &inputs)?;
+        if paired.residual.is_empty() {
+            return Ok(());
+        }
+        subtract(list, &paired.stream, source.scratch().hidden(), tokens.rows)?;
+        let stream = tokens.columns(list, &paired.stream)?;
         let mut first = 0;
         for slab in &paired.residual {
-            slab.add_columns(list, x, &paired.stream, first, tokens, 1.0)?;
-            slab.add_columns(list, x, source.scratch().hidden(), first, tokens, -1.0)?;
+            slab.add_columns(list, &inputs, &stream, first)?;
             first += slab.matrix().cols();
         }
         Ok(())

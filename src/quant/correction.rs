@@ -78,9 +78,6 @@ impl Correction<'_> {
             for part in self.sums.cross.matrix().slabs() {
                 add(list, part, weights, &sum, asymmetry / unit)?;
             }
-            for part in hessian.hessian().slabs() {
-                add(list, part, weights, &sum, -asymmetry * rows / unit)?;
-            }
         }
         gather_rows(list, &sum, hessian.order_buffer(), &turned)?;
         for part in hessian.inverse()?.slabs() {

@@ -1,7 +1,7 @@
 //! Sums over calibration tokens of products of two activations, on the device.
 
 use crate::gpu::{Buffer, CommandList, Device};
-use crate::ops::matmul_tn::{Product, Window, matmul_tn};
+use crate::ops::column_product::Columns;
 use crate::ops::{TallMatrix, Tensor};
 use crate::{Error, Result};
 
@@ -18,6 +18,16 @@ pub struct Tokens<'a> {
     pub rows: usize,
     /// f32 `[rows]`, or 1 for every token.
     pub weights: Option<&'a Buffer>,
+}
+
+impl Tokens<'_> {
+    /// Records the making of an activation into a side of the products over these tokens.
+    ///
+    /// # Errors
+    /// As [`Columns::record`].
+    pub fn columns(&self, list: &mut CommandList, x: &Tensor) -> Result<Columns> {
+        Columns::record(list, x, self.weights, self.rows)
+    }
 }
 
 impl ProductSum {
@@ -37,53 +47,30 @@ impl ProductSum {
         Ok(Self { sum: TallMatrix::zeros(device, name, k, k)?, symmetric: true })
     }
 
-    /// Adds `factor`·leftᵀ·diag(w)·right to the list; `left` is [rows, m], `right` [rows, n].
+    /// Adds leftᵀ·diag(w)·right to the list; `left` is of [rows, m], `right` of [rows, n].
+    ///
+    /// # Errors
+    /// As [`ProductSum::add_columns`].
+    pub fn add(&self, list: &mut CommandList, left: &Columns, right: &Columns) -> Result<()> {
+        self.add_columns(list, left, right, 0)
+    }
+
+    /// The same with n columns of `right` from `first` on.
     ///
     /// # Errors
     /// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].
-    pub fn add(
-        &self,
-        list: &mut CommandList,
-        left: &Tensor,
-        right: &Tensor,
-        Tokens { rows, weights }: Tokens<'_>,
-        factor: f32,
-    ) -> Result<()> {
-        right.expect("sum of products", rows, self.sum.cols())?;
-        self.add_columns(list, left, right, 0, Tokens { rows, weights }, factor)
-    }
-
-    /// The same with columns of `right` from `first` on, as many as it has and at most n.
-    ///
-    /// # Errors
-    /// As [`ProductSum::add`].
     pub fn add_columns(
         &self,
         list: &mut CommandList,
-        left: &Tensor,
-        right: &Tensor,
+        left: &Columns,
+        right: &Columns,
         first: usize,
-        Tokens { rows, weights }: Tokens<'_>,
-        factor: f32,
     ) -> Result<()> {
-        left.expect("sum of products", rows, self.sum.rows())?;
-        if self.symmetric && !left.buffer().is(right.buffer()) {
+        if self.symmetric && !std::ptr::eq(left, right) {
             return Err(Error::shape("sum of products", "half a matrix is kept of a product that has two"));
         }
         for (row, slab) in self.sum.slabs() {
-            let product = Product {
-                a: Window { matrix: left, row: 0, col: row },
-                b: Window { matrix: right, row: 0, col: first },
-                c: Window::whole(slab),
-                rows,
-                m: slab.rows(),
-                n: self.sum.cols().min(right.cols().saturating_sub(first)),
-                alpha: factor,
-                beta: 1.0,
-                weights,
-                upper: self.symmetric,
-            };
-            matmul_tn(list, &product)?;
+            Columns::add_product(list, (left, row), (right, first), slab, self.symmetric)?;
         }
         Ok(())
     }

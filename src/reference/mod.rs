@@ -31,6 +31,7 @@ pub mod sample;
 pub mod scale_loss;
 pub mod scale_search;
 pub mod score;
+pub mod subtract;
 pub mod swiglu;
 pub mod unpack;
 pub mod weight_error;

@@ -56,7 +56,7 @@ impl Halve {
             let expected = reference::halve::halve(&ordered, planes);
             comparison.exact(got_units[row], expected.unit as f32);
             for (plane, expected) in expected.planes.iter().enumerate() {
-                let got = &got[(plane * rows + row) * cols..][..cols];
+                let got = &got[(row * planes + plane) * cols..][..cols];
                 for (got, &expected) in got.iter().zip(expected) {
                     // What is nothing may have either sign.
                     let zero = expected == f16::ZERO && *got == f16::ZERO;

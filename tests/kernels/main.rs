@@ -11,6 +11,7 @@ mod attention;
 mod attention_decode;
 mod cache_slabs;
 mod cache_write;
+mod column_product;
 mod dequantize;
 mod device;
 mod embed;

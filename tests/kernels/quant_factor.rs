@@ -21,7 +21,8 @@ fn hessian(device: &Device, on: FactoredOn, k: usize, damping: f64) -> PreparedH
     let x = Tensor::upload(device, "x", &inputs, k).unwrap();
     let sum = ProductSum::symmetric(device, "layer", k).unwrap();
     let mut list = CommandList::new(device, "test");
-    sum.add(&mut list, &x, &x, Tokens { rows: tokens, weights: None }, 1.0).unwrap();
+    let x = Tokens { rows: tokens, weights: None }.columns(&mut list, &x).unwrap();
+    sum.add(&mut list, &x, &x).unwrap();
     list.run().unwrap();
     PreparedHessian::of_sum_on(on, "layer", sum, tokens / 3, damping).unwrap()
 }
