@@ -30,13 +30,13 @@ pub struct Quantized {
 }
 
 /// Device memory for one slab of columns.
-struct Slab<'a> {
-    original: &'a Tensor,
+pub(super) struct Slab<'a> {
+    pub(super) original: &'a Tensor,
     column: usize,
     work: Tensor,
     codes: Buffer,
     errors: Tensor,
-    decoded: Buffer,
+    pub(super) decoded: Buffer,
     words: Buffer,
     scales: Buffer,
 }
@@ -124,50 +124,25 @@ pub fn quantize(
     let Rounding { slabs, scales, columns, .. } = &rounding;
     let matrix = read_matrix(device, name, &scales.search, slabs, layout, hessian, padded(bias, *columns))?;
     let (weight_squared, max_error) = check(&matrix, slabs, name, hessian)?;
-    let rfn_error = rounding.relative_error(weights, hessian, weight_squared)?;
+    let sums: Vec<f32> = device.read(&rounding.sums.0, 0, rounding.sums.1)?;
+    let rfn_error = relative_error(&sums, weights, hessian, weight_squared)?;
     Ok(Quantized { matrix, rfn_error, max_error })
 }
 
-/// The error that [`quantize`] would report, without packing anything.
-///
-/// # Errors
-/// As [`quantize`].
-pub fn trial(
-    weights: &PreparedWeights,
-    hessian: &PreparedHessian,
-    layout: &Layout,
-    rule: ScaleRule,
-) -> Result<f64> {
-    let mut rounding = Rounding::record(weights, hessian, layout, rule, false)?;
-    let Rounding { list, slabs, .. } = &mut rounding;
-    let device = list.device().clone();
-    let mismatches = device.alloc("mismatches", 4)?;
-    let mut results = Vec::with_capacity(slabs.len());
-    for slab in slabs {
-        let tiles = slab.work.rows() / 32 * (slab.work.cols() / 32);
-        let parts = device.alloc("weight errors", (8 * tiles) as u64)?;
-        weight_error::weight_error(list, slab.original, &slab.decoded, &slab.decoded, &parts, &mismatches)?;
-        results.push((parts, tiles));
-    }
-    rounding.list.run()?;
-    let (weight_squared, _) = weight_errors(&device, results)?;
-    rounding.relative_error(weights, hessian, weight_squared)
-}
-
 /// The dispatches that round a linear, and where they leave it.
-struct Rounding<'a> {
-    list: CommandList,
-    slabs: Vec<Slab<'a>>,
+pub(super) struct Rounding<'a> {
+    pub(super) list: CommandList,
+    pub(super) slabs: Vec<Slab<'a>>,
     scales: Scales,
     /// Columns of all slabs.
     columns: usize,
     /// Sums of squared errors: their memory and number.
-    sums: (Buffer, usize),
+    pub(super) sums: (Buffer, usize),
 }
 
 impl<'a> Rounding<'a> {
     /// Records them, with the words of the packed matrix if they are wanted.
-    fn record(
+    pub(super) fn record(
         weights: &'a PreparedWeights,
         hessian: &PreparedHessian,
         layout: &Layout,
@@ -216,26 +191,23 @@ impl<'a> Rounding<'a> {
         }
         Ok(Self { list, slabs, scales, columns, sums: (sums, count) })
     }
+}
 
-    /// √(tr ΔᵀHΔ / tr WᵀHW) after the list has run; `weight_squared` is tr ΔᵀΔ.
-    fn relative_error(
-        &self,
-        weights: &PreparedWeights,
-        hessian: &PreparedHessian,
-        weight_squared: f64,
-    ) -> Result<f64> {
-        let (sums, count) = &self.sums;
-        let sums: Vec<f32> = self.list.device().read(sums, 0, *count)?;
-        let squared: f64 = sums.iter().map(|&sum| f64::from(sum)).sum();
-        if !squared.is_finite() || !weight_squared.is_finite() {
-            let message =
-                "an error is not finite; the Hessian is too ill-conditioned, use more calibration rows";
-            return Err(Error::Numerical { place: weights.name().to_owned(), message: message.into() });
-        }
-        // Rounding errors scaled by U's diagonal sum up to tr Δᵀ(H + damping·I)Δ.
-        let own = (squared - hessian.damping().amount * weight_squared).max(0.0);
-        Ok(if weights.energy > 0.0 { (own / weights.energy).sqrt() } else { 0.0 })
+/// √(tr ΔᵀHΔ / tr WᵀHW) from the `sums` that rounding left; `weight_squared` is tr ΔᵀΔ.
+pub(super) fn relative_error(
+    sums: &[f32],
+    weights: &PreparedWeights,
+    hessian: &PreparedHessian,
+    weight_squared: f64,
+) -> Result<f64> {
+    let squared: f64 = sums.iter().map(|&sum| f64::from(sum)).sum();
+    if !squared.is_finite() || !weight_squared.is_finite() {
+        let message = "an error is not finite; the Hessian is too ill-conditioned, use more calibration rows";
+        return Err(Error::Numerical { place: weights.name().to_owned(), message: message.into() });
     }
+    // Rounding errors scaled by U's diagonal sum up to tr Δᵀ(H + damping·I)Δ.
+    let own = (squared - hessian.damping().amount * weight_squared).max(0.0);
+    Ok(if weights.energy > 0.0 { (own / weights.energy).sqrt() } else { 0.0 })
 }
 
 fn padded(bias: Option<&[f16]>, columns: usize) -> Option<Vec<f16>> {

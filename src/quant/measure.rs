@@ -4,9 +4,10 @@
 //! few of them the model is run to its end ([`super::probe`]), which tells what they do to its output; for the others
 //! that follows from their error.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::gptq::{quantize, trial};
+use super::gptq::quantize;
 use super::hessian::PreparedHessian;
 use super::measurement::{BlockMeasurement, LinearMeasurement, OptionMeasurement};
 use super::method::Method;
@@ -18,6 +19,7 @@ use super::source::Source;
 use super::stream::Stream;
 use super::sums::ProductSum;
 use super::transform::Site;
+use super::trial::Trial;
 use crate::Result;
 use crate::model::{Block, Linear};
 use crate::packing::Layout;
@@ -111,6 +113,20 @@ struct Tried {
     probed: Vec<(usize, Arc<Linear>)>,
 }
 
+/// Trials that run while the host records the next.
+const AT_ONCE: usize = 2;
+
+impl Tried {
+    /// Takes the results of the oldest trials until so many are left.
+    fn finish(&mut self, running: &mut VecDeque<(usize, Trial<'_>)>, left: usize) -> Result<()> {
+        while running.len() > left {
+            let Some((index, trial)) = running.pop_front() else { break };
+            self.options[index].rfn_error = trial.error()?;
+        }
+        Ok(())
+    }
+}
+
 fn try_all(
     source: &Source<'_>,
     site: Site<'_>,
@@ -126,6 +142,7 @@ fn try_all(
         probed().into_iter().map(|index| recipes[index].layout(spec.k)).collect::<Result<_>>()?;
     let mut tried = Tried { options: Vec::new(), probed: Vec::new() };
     let mut layouts: Vec<Layout> = Vec::new();
+    let mut running: VecDeque<(usize, Trial<'_>)> = VecDeque::new();
     for recipe in recipes {
         // Few rows make several recipes one layout, which is stored once, and probed if one of them is.
         let layout = recipe.layout(spec.k)?;
@@ -136,16 +153,23 @@ fn try_all(
         // Searched scales lower the squared errors of all widths (by 7 to 18 %, tests/kernels/quant_gptq.rs) and take longer: what is
         // compared here is one width with another.
         let rule = ScaleRule::Exl2;
+        let index = tried.options.len();
         let rfn_error = if to_probe.contains(&layout) {
             let result = quantize(&prepared, hessian, &layout, bias.as_deref(), rule)?;
             let stored = Linear::packed(source.device(), spec, &result.matrix, &[])?;
-            tried.probed.push((tried.options.len(), Arc::new(stored)));
+            tried.probed.push((index, Arc::new(stored)));
             result.rfn_error
         } else {
-            trial(&prepared, hessian, &layout, rule)?
+            running.push_back((index, Trial::start(&prepared, hessian, &layout, rule)?));
+            0.0
         };
-        tried.options.push(OptionMeasurement { recipe, bits, rfn_error, damage: rfn_error * rfn_error });
+        tried.options.push(OptionMeasurement { recipe, bits, rfn_error, damage: 0.0 });
         layouts.push(layout);
+        tried.finish(&mut running, AT_ONCE)?;
+    }
+    tried.finish(&mut running, 0)?;
+    for option in &mut tried.options {
+        option.damage = option.rfn_error * option.rfn_error;
     }
     Ok(tried)
 }

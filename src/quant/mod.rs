@@ -49,4 +49,5 @@ pub mod state_file;
 pub mod stream;
 pub mod sums;
 pub mod transform;
+pub mod trial;
 pub mod weights;
