@@ -16,6 +16,7 @@ mod list;
 mod pipeline_cache;
 mod readback;
 mod shader;
+mod submission;
 mod timing;
 mod transfer;
 
@@ -27,5 +28,6 @@ pub use kernel::{Binding, Interface, Kernel, parse};
 pub use list::{CommandList, flat_grid};
 pub use readback::Readback;
 pub use shader::{Variant, kernel_stems, source};
+pub use submission::Submission;
 pub use timing::{Clock, Profile};
 pub use transfer::Rows;

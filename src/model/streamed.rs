@@ -1,5 +1,6 @@
 //! A model run a block at a time, for models larger than the card: weights pass through, hidden states wait on the host.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -26,7 +27,20 @@ pub struct Streamed {
     cache: Cache,
     scratch: Scratch,
     rope: RopeTable,
+    sequences: Vec<Sequence>,
+}
+
+/// The rows of the window in a slot.
+struct Sequence {
     batch: Batch,
+    /// First position and number of those that are on the device.
+    set: Cell<Option<(usize, usize)>>,
+}
+
+impl Sequence {
+    fn new(device: &Device, rows: usize) -> Result<Self> {
+        Ok(Self { batch: Batch::new(device, rows)?, set: Cell::new(None) })
+    }
 }
 
 impl Streamed {
@@ -44,7 +58,7 @@ impl Streamed {
             // A block's linears may be replaced by packed ones.
             scratch: Scratch::new(device, &config, rows, context, |_| true)?,
             rope: rope_table(device, &config, context)?,
-            batch: Batch::new(device, rows)?,
+            sequences: vec![Sequence::new(device, rows)?],
             device: device.clone(),
             config,
         })
@@ -107,7 +121,16 @@ impl Streamed {
             let size = CacheSize { slots, ..self.cache.size() };
             self.cache = Cache::new(&self.device, &self.config, 1, size, CachePrecision::Half)?;
         }
+        while self.sequences.len() < slots {
+            self.sequences.push(Sequence::new(&self.device, self.scratch.rows())?);
+        }
         Ok(())
+    }
+
+    fn sequence(&self, slot: u32) -> Result<&Sequence> {
+        let slots = self.sequences.len();
+        let missing = || Error::shape("window", format!("slot {slot} where there is room for {slots}"));
+        self.sequences.get(slot as usize).ok_or_else(missing)
     }
 
     /// Activations, for a head that records or runs.
@@ -176,22 +199,35 @@ impl Runner<'_> {
     /// # Errors
     /// As [`Runner::run`].
     pub fn forward(&mut self, first: usize, rows: usize) -> Result<()> {
-        let Streamed { config, cache, batch, .. } = self.model;
-        let row = |at: usize| Row { token: 0, slot: self.slot, position: (first + at) as u32 };
-        let state: Vec<Row> = (0..rows).map(row).collect();
+        self.list(first, rows)?.run()
+    }
+
+    /// What [`Runner::forward`] runs, to be submitted with other work before anything runs at another position in this slot.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn list(&mut self, first: usize, rows: usize) -> Result<&CommandList> {
+        let Streamed { config, cache, .. } = self.model;
         let CacheSize { slots, context } = cache.size();
-        batch.set(&state, rows.next_power_of_two(), config.vocab_size, slots, context)?;
+        let sequence = self.model.sequence(self.slot)?;
+        if sequence.set.get() != Some((first, rows)) {
+            let row = |at: usize| Row { token: 0, slot: self.slot, position: (first + at) as u32 };
+            let state: Vec<Row> = (0..rows).map(row).collect();
+            sequence.batch.set(&state, rows.next_power_of_two(), config.vocab_size, slots, context)?;
+            sequence.set.set(Some((first, rows)));
+        }
         if !self.lists.contains_key(&rows) {
             let list = self.prepare(rows)?;
             self.lists.insert(rows, list);
         }
-        self.lists[&rows].run()
+        Ok(&self.lists[&rows])
     }
 
     fn prepare(&mut self, rows: usize) -> Result<CommandList> {
-        let Streamed { config, device, cache, scratch, rope, batch, .. } = self.model;
+        let Streamed { config, device, cache, scratch, rope, .. } = self.model;
+        let state = self.model.sequence(self.slot)?.batch.state();
         let mut list = CommandList::new(device, self.block.spec().name.clone());
-        let pass = Pass { config, scratch, rope, state: batch.state(), rows: rows.next_power_of_two() };
+        let pass = Pass { config, scratch, rope, state, rows: rows.next_power_of_two() };
         pass.until(&mut list, self.block, cache.layer(0), self.end, &mut |list, group, input| {
             self.tap.as_mut().map_or(Ok(()), |tap| tap(list, group, input, rows))
         })?;

@@ -10,7 +10,7 @@ use super::stream::Stream;
 use super::sums::{ProductSum, Tokens};
 use super::weights::column_slabs;
 use crate::Result;
-use crate::gpu::CommandList;
+use crate::gpu::{CommandList, Submission};
 use crate::model::{Block, GroupSpec, LAST_NORM, LinearSpec, Role, RunnerTap};
 use crate::ops::Tensor;
 use crate::ops::rms_norm::rms_norm;
@@ -127,17 +127,19 @@ impl Stream {
             source.runner(original, keep).in_slot(1).until(if ends { groups.end } else { last });
         let mut runner = source.runner(block, add).until(last);
         let hidden = source.scratch().hidden();
+        let mut work = Submission::new(source.device(), "calibration");
         for (pass, (row, span)) in self.rows.passes().enumerate() {
+            self.write_weights(weights.as_ref(), row, span.clone())?;
             if let Some(rows) = &mut self.reference {
-                rows.load(pass, hidden)?;
-                reference.forward(span.start, span.len())?;
+                rows.load(pass, hidden, &mut work)?;
+                work.add(reference.list(span.start, span.len())?);
                 if ends {
-                    rows.store(pass, hidden)?;
+                    rows.store(pass, hidden, &mut work)?;
                 }
             }
-            self.write_weights(weights.as_ref(), row, span.clone())?;
-            self.rows.load(pass, hidden)?;
-            runner.forward(span.start, span.len())?;
+            self.rows.load(pass, hidden, &mut work)?;
+            work.add(runner.list(span.start, span.len())?);
+            work.run()?;
         }
         Ok(sums)
     }
@@ -152,22 +154,24 @@ impl Stream {
         let norm = source.upload(LAST_NORM, &source.last_norm()?)?;
         let (hidden, normed) = (source.scratch().hidden(), source.scratch().tensor(Role::Normed));
         let eps = source.config().rms_norm_eps;
-        let run = |rows: usize, then: &dyn Fn(&mut CommandList) -> Result<()>| {
+        let mut work = Submission::new(source.device(), "head calibration");
+        let run = |work: &mut Submission, rows: usize, then: &dyn Fn(&mut CommandList) -> Result<()>| {
             let mut list = CommandList::new(source.device(), "head calibration");
             rms_norm(&mut list, hidden, &norm, normed, rows, eps)?;
             then(&mut list)?;
-            list.run()
+            work.add(&list);
+            work.run()
         };
         for (pass, (row, span)) in self.rows.passes().enumerate() {
             let rows = span.len();
             if let (Some(reference), Some(paired)) = (&self.reference, &sums.paired) {
-                reference.load(pass, hidden)?;
-                run(rows, &|list| paired.keep(list, source, normed, rows))?;
+                reference.load(pass, hidden, &mut work)?;
+                run(&mut work, rows, &|list| paired.keep(list, source, normed, rows))?;
             }
             self.write_weights(weights.as_ref(), row, span)?;
-            self.rows.load(pass, hidden)?;
+            self.rows.load(pass, hidden, &mut work)?;
             let tokens = Tokens { rows, weights: weights.as_ref() };
-            run(rows, &|list| sums.add(list, source, normed, tokens))?;
+            run(&mut work, rows, &|list| sums.add(list, source, normed, tokens))?;
         }
         Ok(sums)
     }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use super::source::Source;
 use super::stream::Stream;
-use crate::gpu::{Buffer, CommandList};
+use crate::gpu::{Buffer, CommandList, Submission};
 use crate::model::{Block, LAST_NORM, LinearGroup, Runner};
 use crate::ops::Tensor;
 use crate::ops::gather_rows::gather_rows;
@@ -124,14 +124,17 @@ impl<'a> Probe<'a> {
         let source: &Source<'_> = self.source;
         let mut changed = changed.map(|block| source.untapped(block));
         let mut blocks = self.blocks.borrow_mut();
+        let mut work = Submission::new(source.device(), "probe");
         let spans: Vec<_> = stream.rows().passes().map(|(_, span)| span).collect();
         for pass in &self.passes {
             let span = &spans[pass.pass];
-            stream.rows().load(pass.pass, scratch.hidden())?;
+            stream.rows().load(pass.pass, scratch.hidden(), &mut work)?;
             if let Some(runner) = &mut changed {
-                runner.forward(span.start, span.len())?;
+                work.add(runner.list(span.start, span.len())?);
             }
-            blocks[from..].iter_mut().try_for_each(|runner| runner.forward(span.start, span.len()))?;
+            for runner in &mut blocks[from..] {
+                work.add(runner.list(span.start, span.len())?);
+            }
             let mut list = CommandList::new(self.source.device(), "probe");
             let (picked, normed) = (
                 self.picked.view(pass.count, self.picked.cols())?,
@@ -141,7 +144,8 @@ impl<'a> Probe<'a> {
             rms_norm(&mut list, &picked, &self.norm, &normed, pass.count, eps)?;
             self.head.record(&mut list, scratch, &normed, &[&self.logits], pass.count, Store::Set)?;
             then(&mut list, pass)?;
-            list.run()?;
+            work.add(&list);
+            work.run()?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::source::Source;
 use crate::Result;
-use crate::gpu::CommandList;
+use crate::gpu::Submission;
 use crate::ops::Tensor;
 
 /// Rows of hidden states [tokens, hidden].
@@ -59,19 +59,23 @@ impl HiddenRows {
     /// # Errors
     /// As the device reports.
     pub fn copy(&self) -> Result<Self> {
-        let copy = |pass: &Pass| {
+        let mut copies: Option<Submission> = None;
+        let mut copy = |pass: &Pass| {
             let held = match &pass.held {
                 Held::Host(values) => Held::Host(values.clone()),
                 Held::Device(tensor) => {
                     let (device, label) = (tensor.device(), tensor.buffer().label());
                     let copy = Tensor::zeros(device, label, tensor.rows(), tensor.cols())?;
-                    transfer(tensor, &copy, tensor.rows())?;
+                    let work = copies.get_or_insert_with(|| Submission::new(device, "copy of hidden states"));
+                    transfer(tensor, &copy, tensor.rows(), work)?;
                     Held::Device(copy)
                 }
             };
             Ok(Pass { held, ..*pass })
         };
-        Ok(Self { passes: self.passes.iter().map(copy).collect::<Result<_>>()?, rows: self.rows })
+        let passes = self.passes.iter().map(&mut copy).collect::<Result<_>>()?;
+        copies.as_mut().map_or(Ok(()), Submission::run)?;
+        Ok(Self { passes, rows: self.rows })
     }
 
     /// Number of rows.
@@ -85,25 +89,31 @@ impl HiddenRows {
         spans.collect::<Vec<_>>().into_iter()
     }
 
-    /// Puts the hidden states of a pass into the first rows of `to`.
+    /// Puts the hidden states of a pass into the first rows of `to`, after what is in `work` already.
     ///
     /// # Errors
     /// As the device reports.
-    pub fn load(&self, pass: usize, to: &Tensor) -> Result<()> {
+    pub fn load(&self, pass: usize, to: &Tensor, work: &mut Submission) -> Result<()> {
         match &self.passes[pass].held {
-            Held::Device(from) => transfer(from, to, from.rows()),
-            Held::Host(values) => to.write(values),
+            Held::Device(from) => transfer(from, to, from.rows(), work),
+            Held::Host(values) => {
+                work.run()?;
+                to.write(values)
+            }
         }
     }
 
-    /// Replaces the hidden states of a pass by the first rows of `from`.
+    /// Replaces the hidden states of a pass by the first rows of `from` as they are after what is in `work` already.
     ///
     /// # Errors
     /// As the device reports.
-    pub fn store(&mut self, pass: usize, from: &Tensor) -> Result<()> {
+    pub fn store(&mut self, pass: usize, from: &Tensor, work: &mut Submission) -> Result<()> {
         match &mut self.passes[pass].held {
-            Held::Device(to) => transfer(from, to, to.rows()),
-            Held::Host(values) => from.read_into(values),
+            Held::Device(to) => transfer(from, to, to.rows(), work),
+            Held::Host(values) => {
+                work.run()?;
+                from.read_into(values)
+            }
         }
     }
 
@@ -156,8 +166,6 @@ impl HiddenRows {
 }
 
 /// Copies rows from one tensor to another.
-fn transfer(from: &Tensor, to: &Tensor, rows: usize) -> Result<()> {
-    let mut list = CommandList::new(from.device(), "hidden states");
-    list.copy(from.buffer(), 0, to.buffer(), 0, (4 * rows * from.cols()) as u64)?;
-    list.run()
+fn transfer(from: &Tensor, to: &Tensor, rows: usize, work: &mut Submission) -> Result<()> {
+    work.copy(from.buffer(), to.buffer(), (4 * rows * from.cols()) as u64)
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::gpu::Buffer;
+use crate::gpu::{Buffer, Submission};
 use crate::model::Block;
 use crate::{Error, Result};
 
@@ -95,11 +95,13 @@ impl Stream {
     pub fn made_by(&self, source: &Source<'_>, block: &Block, count: usize) -> Result<Vec<Vec<f32>>> {
         let (hidden, cols) = (source.scratch().hidden(), source.config().hidden_size);
         let mut runner = source.untapped(block);
+        let mut work = Submission::new(source.device(), "calibration");
         let mut made = vec![Vec::new(); count.min(self.rows.rows())];
         for (pass, (row, span)) in self.rows.passes().enumerate() {
             let Some(values) = made.get_mut(row) else { break };
-            self.rows.load(pass, hidden)?;
-            runner.forward(span.start, span.len())?;
+            self.rows.load(pass, hidden, &mut work)?;
+            work.add(runner.list(span.start, span.len())?);
+            work.run()?;
             let first = values.len();
             values.resize(first + span.len() * cols, 0.0);
             hidden.read_into(&mut values[first..])?;
@@ -192,10 +194,12 @@ fn relative_error(x: &[f32], y: &[f32]) -> f64 {
 fn through(source: &Source<'_>, block: &Block, rows: &mut HiddenRows) -> Result<()> {
     let hidden = source.scratch().hidden();
     let mut runner = source.untapped(block);
+    let mut work = Submission::new(source.device(), "calibration");
     for (pass, (_, span)) in rows.passes().enumerate() {
-        rows.load(pass, hidden)?;
-        runner.forward(span.start, span.len())?;
-        rows.store(pass, hidden)?;
+        rows.load(pass, hidden, &mut work)?;
+        work.add(runner.list(span.start, span.len())?);
+        rows.store(pass, hidden, &mut work)?;
+        work.run()?;
     }
     Ok(())
 }
