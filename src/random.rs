@@ -20,6 +20,13 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// A bell-shaped number with deviation 1 from 64 bits.
+fn bell(bits: u64) -> f32 {
+    let sum: u64 = [0, 16, 32, 48].iter().map(|shift| (bits >> shift) & 0xffff).sum();
+    // Four uniform numbers have the deviation √(4/12) of one's width.
+    (sum as f32 / 65536.0 - 2.0) * 3.0_f32.sqrt()
+}
+
 impl Random {
     /// The stream called `name` of a seed.
     pub fn new(seed: u64, name: &str) -> Self {
@@ -36,12 +43,15 @@ impl Random {
         (self.bits(index) % limit as u64) as usize
     }
 
+    /// Bell-shaped around 0 with deviation 1.
+    pub fn bell(&self, index: u64) -> f32 {
+        bell(self.bits(index))
+    }
+
     /// Bell-shaped around 0 with deviation 1; one in 64 is 16 times as large.
     pub fn value(&self, index: u64) -> f32 {
         let bits = self.bits(index);
-        let sum: u64 = [0, 16, 32, 48].iter().map(|shift| (bits >> shift) & 0xffff).sum();
-        // Four uniform numbers have the deviation √(4/12) of one's width.
-        let value = (sum as f32 / 65536.0 - 2.0) * 3.0_f32.sqrt();
+        let value = bell(bits);
         if bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58 == 0 { 16.0 * value } else { value }
     }
 

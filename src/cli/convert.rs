@@ -1,17 +1,18 @@
 //! `exlay convert`: flags and result of a conversion.
 
+mod report;
 mod run;
+mod stages;
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use exlay::model::Shape;
 use exlay::quant::method::Method;
 use exlay::quant::rotation::DEFAULT_SEED;
 use exlay::quant::scales::ScaleRule;
-use serde::Serialize;
 
 use super::failure::Usage;
-use super::units;
 pub(crate) use run::run;
 
 /// Defaults of ExLlamaV2 0.3.2.
@@ -33,9 +34,17 @@ pub(crate) struct ConvertArgs {
     /// Directory of the model to convert; not needed to resume a job.
     #[arg(short = 'i', long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// Working directory: state of the job, which is resumed if it is there [also: --out_dir].
-    #[arg(short = 'o', long, value_name = "DIR")]
-    pub(crate) work_dir: PathBuf,
+    /// Make up a model of this shape instead, a layer at a time, with random tokens for calibration: for times and memory. tiny,
+    /// tinyllama, 7b, llama3-8b, 13b or 70b. Each linear is judged by its own error (--probe-rows 0).
+    #[arg(long, value_name = "SHAPE", conflicts_with_all = ["model", "calibration", "column", "measurement"])]
+    pub(crate) synthetic: Option<Shape>,
+    /// Only so many layers of --synthetic; what all would take is told from them.
+    #[arg(long, value_name = "COUNT", requires = "synthetic")]
+    pub(crate) layers: Option<usize>,
+    /// Working directory: state of the job, which is resumed if it is there [also: --out_dir]. Without one --synthetic keeps
+    /// nothing.
+    #[arg(short = 'o', long, value_name = "DIR", required_unless_present = "synthetic")]
+    pub(crate) work_dir: Option<PathBuf>,
     /// Directory for the finished model, complete or absent; `output` in the working directory if not given [also: -cf].
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -80,9 +89,9 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_LENGTH, value_parser = parse_count)]
     pub(crate) measurement_length: usize,
     /// Of the rows to measure with, those on which the whole model's output is compared to tell how much each linear matters;
-    /// 0 goes by each linear's own error, needs one block on the device at a time and is worse.
-    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_PROBE_ROWS)]
-    pub(crate) probe_rows: usize,
+    /// 0 goes by each linear's own error, needs one block on the device at a time and is worse. 6 if not given.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) probe_rows: Option<usize>,
     /// Part of the correction of each linear for what quantization has done to its inputs; 0 is off.
     #[arg(long, value_name = "PART", default_value_t = Method::default().asymmetry)]
     pub(crate) asymmetry: f32,
@@ -98,6 +107,9 @@ pub(crate) struct ConvertArgs {
     /// Largest output file in MiB; 0 writes one file [also: -ss].
     #[arg(long, value_name = "MIB", default_value_t = 8192, allow_negative_numbers = true)]
     pub(crate) shard_size: i64,
+    /// Tell where the time goes, stage by stage, which takes a little longer; --synthetic does.
+    #[arg(long)]
+    pub(crate) stages: bool,
 }
 
 /// Whether to rotate.
@@ -115,7 +127,10 @@ impl ConvertArgs {
     /// # Errors
     /// [`Usage`] if there is nothing to convert, no calibration text for a new job, or a seed without a rotation.
     pub(crate) fn check(&self) -> Result<(), Usage> {
-        let resumes = self.work_dir.is_dir() && !self.no_resume;
+        if self.synthetic.is_some() {
+            return self.check_synthetic();
+        }
+        let resumes = self.work_dir.as_ref().is_some_and(|work| work.is_dir()) && !self.no_resume;
         if self.model.is_none() && !resumes {
             return Err(Usage("--model (-i) is needed: the directory of the model to convert".into()));
         }
@@ -128,6 +143,21 @@ impl ConvertArgs {
             ));
         }
         Ok(())
+    }
+
+    fn check_synthetic(&self) -> Result<(), Usage> {
+        match (self.probe_rows, self.layers) {
+            (Some(rows), Some(_)) if rows > 0 => Err(Usage(
+                "--probe-rows runs the whole model, of which --layers says nothing; leave one of them out"
+                    .into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Rows to probe with; none of a model that is made up, unless they are asked for.
+    pub(crate) fn probe_rows(&self) -> usize {
+        self.probe_rows.unwrap_or(if self.synthetic.is_some() { 0 } else { DEFAULT_PROBE_ROWS })
     }
 
     /// The seed of the rotation, where there is one.
@@ -170,72 +200,10 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// What a finished conversion has to say.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct ConvertReport {
-    /// Where the model, or with `--output-measurement` the measurement, was written.
-    pub(crate) output: PathBuf,
-    /// Bits per weight that were asked for; absent when only measuring, as the next ones.
-    pub(crate) target_bits_per_weight: Option<f64>,
-    /// Recounted from the written files: all stored bits of the decoder's linears over their weights.
-    pub(crate) bits_per_weight: Option<f64>,
-    /// The same for the head.
-    pub(crate) head_bits_per_weight: Option<f64>,
-    /// Bytes of the decoder's linears.
-    pub(crate) decoder_bytes: Option<u64>,
-    /// Bytes of the head.
-    pub(crate) head_bytes: Option<u64>,
-    /// Bytes of the embedding table.
-    pub(crate) embedding_bytes: Option<u64>,
-    /// Bytes of all norms.
-    pub(crate) norm_bytes: Option<u64>,
-    /// Bytes of all biases.
-    pub(crate) bias_bytes: Option<u64>,
-    /// Bytes of all these together.
-    pub(crate) total_bytes: Option<u64>,
-    /// Wall-clock time of this run.
-    pub(crate) seconds: f64,
-    /// Most bytes held in device buffers at once.
-    pub(crate) peak_device_bytes: u64,
-    /// Most bytes of host memory in use at once, where the system tells.
-    pub(crate) peak_host_bytes: Option<u64>,
-}
-
-impl std::fmt::Display for ConvertReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "written      {}", self.output.display())?;
-        if let (Some(bits), Some(target)) = (self.bits_per_weight, self.target_bits_per_weight) {
-            writeln!(f, "bits         {bits:.4} per weight of the decoder, {target} asked for")?;
-        }
-        if let Some(bits) = self.head_bits_per_weight {
-            writeln!(f, "head         {bits:.4} bits per weight")?;
-        }
-        if let Some(bytes) = self.total_bytes {
-            writeln!(f, "size         {}", units::bytes(bytes))?;
-        }
-        let parts = [
-            ("decoder", self.decoder_bytes),
-            ("head", self.head_bytes),
-            ("embedding", self.embedding_bytes),
-            ("norms", self.norm_bytes),
-            ("biases", self.bias_bytes),
-        ];
-        for (name, bytes) in parts {
-            if let Some(bytes) = bytes {
-                writeln!(f, "  {name:<10} {}", units::bytes(bytes))?;
-            }
-        }
-        writeln!(f, "time         {}", units::seconds(self.seconds))?;
-        let host = self.peak_host_bytes.map_or("unknown".to_owned(), units::bytes);
-        writeln!(f, "peak memory  device {}, host {host}", units::bytes(self.peak_device_bytes))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::tests::parse;
-    use insta::assert_snapshot;
 
     fn convert(line: &str) -> Result<ConvertArgs, clap::Error> {
         parse::<ConvertArgs>(line)
@@ -297,51 +265,5 @@ mod tests {
             "a job can be there"
         );
         assert!(message(&format!("convert -o {here} --output out --no-resume")).contains("--model"));
-    }
-
-    #[test]
-    fn the_report_as_text() {
-        let mut report = ConvertReport {
-            output: "out".into(),
-            target_bits_per_weight: Some(3.0),
-            bits_per_weight: Some(2.99871),
-            head_bits_per_weight: Some(6.48),
-            decoder_bytes: Some(90_000_000),
-            head_bytes: Some(20_000_000),
-            embedding_bytes: Some(13_000_000),
-            norm_bytes: Some(100_000),
-            bias_bytes: Some(0),
-            total_bytes: Some(123_100_000),
-            seconds: 754.2,
-            peak_device_bytes: 1 << 30,
-            peak_host_bytes: Some(3 << 29),
-        };
-        assert_snapshot!(report.to_string(), @r"
-        written      out
-        bits         2.9987 per weight of the decoder, 3 asked for
-        head         6.4800 bits per weight
-        size         117.4 MiB
-          decoder    85.8 MiB
-          head       19.1 MiB
-          embedding  12.4 MiB
-          norms      97.7 KiB
-          biases     0 B
-        time         12 min 34 s
-        peak memory  device 1.0 GiB, host 1.5 GiB
-        ");
-        report = ConvertReport {
-            output: "measurement.json".into(),
-            seconds: report.seconds,
-            peak_device_bytes: report.peak_device_bytes,
-            ..ConvertReport::default()
-        };
-        assert_snapshot!(report.to_string(), @r"
-        written      measurement.json
-        time         12 min 34 s
-        peak memory  device 1.0 GiB, host unknown
-        ");
-        let json: serde_json::Value =
-            serde_json::from_str(&crate::cli::output::json(&report).unwrap()).unwrap();
-        assert!(json["peak_host_bytes"].is_null() && json["embedding_bytes"].is_null());
     }
 }

@@ -98,6 +98,14 @@ impl GlobalArgs {
     /// # Errors
     /// As [`GlobalArgs::open_device`].
     pub(crate) fn open(&self) -> exlay::Result<(Adapter, Device)> {
+        self.open_with(DeviceOptions::default())
+    }
+
+    /// The same with what these flags do not say.
+    ///
+    /// # Errors
+    /// As [`GlobalArgs::open_device`].
+    pub(crate) fn open_with(&self, others: DeviceOptions) -> exlay::Result<(Adapter, Device)> {
         let adapter = gpu::select(self.adapter.as_deref())?;
         let options = DeviceOptions {
             tier: self.tier,
@@ -105,7 +113,7 @@ impl GlobalArgs {
             pipeline_cache: cache_directory(),
             checked: self.checked,
             memory_limit: self.vram,
-            ..DeviceOptions::default()
+            ..others
         };
         let device = Device::open(&adapter, options)?;
         Ok((adapter, device))

@@ -3,44 +3,19 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::adapter::Adapter;
 use super::buffer::Buffer;
 use super::capabilities::{Arithmetic, Capabilities, Tier};
 use super::kernel::Kernel;
+use super::meter::Meter;
+use super::options::{DeviceOptions, Memory};
 use super::pipeline_cache::{self, PipelineCache};
 use super::shader::Variant;
+use super::timing::Stamps;
 use super::transfer::Staging;
 use crate::{Error, Result};
-
-/// How to open a device.
-#[derive(Clone, Debug, Default)]
-pub struct DeviceOptions {
-    /// Use no more than this tier.
-    pub tier: Option<Tier>,
-    /// How few rows are multiplied with packed weights, if not as the capabilities tell.
-    pub arithmetic: Option<Arithmetic>,
-    /// Keep what the driver makes of the kernels in this directory, for the next start.
-    pub pipeline_cache: Option<PathBuf>,
-    /// Build kernels with bounds checks and the other safety costs.
-    pub checked: bool,
-    /// Refuse to hold more bytes than this.
-    pub memory_limit: Option<u64>,
-    /// Pretend that bindings end at this many bytes; for tests of slabs.
-    pub binding_limit: Option<u64>,
-    /// Decode no more bytes of packed weights at a time than this; for tests of slabs.
-    pub decode_limit: Option<u64>,
-}
-
-/// Bytes of device memory in exlay's own buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// Held now.
-    pub held: u64,
-    /// The most held at any time.
-    pub peak: u64,
-}
 
 /// An open device; cloning shares it.
 #[derive(Clone)]
@@ -62,6 +37,7 @@ struct Inner {
     kernels: Kernels,
     pipelines: Option<Arc<PipelineCache>>,
     lost: Arc<Mutex<Option<String>>>,
+    meter: OnceLock<Mutex<Meter>>,
 }
 
 /// Kernels by the key of their variant; each is locked by itself while it is built.
@@ -123,7 +99,8 @@ impl Device {
         let name = adapter.name().to_owned();
         let open = |directory: &PathBuf| PipelineCache::open(&raw, &adapter.raw.get_info(), directory);
         let pipelines = options.pipeline_cache.as_ref().and_then(open).map(Arc::new);
-        Ok(Self(Arc::new(Inner {
+        let metered = options.metered;
+        let device = Self(Arc::new(Inner {
             raw,
             queue,
             name,
@@ -139,7 +116,13 @@ impl Device {
             kernels: Kernels::default(),
             pipelines,
             lost,
-        })))
+            meter: OnceLock::new(),
+        }));
+        if metered {
+            let stamps = Stamps::of(&device)?;
+            device.0.meter.get_or_init(|| Mutex::new(Meter::new(stamps)));
+        }
+        Ok(device)
     }
 
     /// A device with the properties of this one that only counts: its buffers hold nothing, and what is written to them is
@@ -168,6 +151,7 @@ impl Device {
             kernels: Arc::clone(&self.0.kernels),
             pipelines: self.0.pipelines.clone(),
             lost: Arc::clone(&self.0.lost),
+            meter: OnceLock::new(),
         })))
     }
 
@@ -282,6 +266,9 @@ impl Device {
             return Err(out_of_memory(fits));
         };
         self.0.peak.fetch_max(held, Ordering::Relaxed);
+        if let Some(meter) = self.meter() {
+            meter.lock().unwrap_or_else(PoisonError::into_inner).held(held);
+        }
         Ok(Buffer::new(self.clone(), raw, label, bytes))
     }
 
@@ -330,6 +317,10 @@ impl Device {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
+    }
+
+    pub(super) fn meter(&self) -> Option<&Mutex<Meter>> {
+        self.0.meter.get()
     }
 
     pub(super) fn pipelines(&self) -> Option<&wgpu::PipelineCache> {

@@ -1,5 +1,7 @@
 //! Dispatches with everything bound, made once and run any number of times.
 
+use std::sync::PoisonError;
+
 use super::buffer::Buffer;
 use super::device::Device;
 use super::kernel::Kernel;
@@ -164,8 +166,20 @@ impl CommandList {
     /// # Errors
     /// [`Error::Device`] with this list's label.
     pub fn run(&self) -> Result<()> {
+        let Some(meter) = self.device.meter() else {
+            return self.device.guarded(&self.label, || {
+                self.device.queue().submit([self.encode().finish()]);
+            });
+        };
+        let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+        meter.make_room(&self.device)?;
         self.device.guarded(&self.label, || {
-            self.device.queue().submit([self.encode().finish()]);
+            let descriptor = wgpu::CommandEncoderDescriptor { label: Some(&self.label) };
+            let mut encoder = self.device.raw().create_command_encoder(&descriptor);
+            meter.stamp(&mut encoder);
+            encode(&mut encoder, &self.label, &self.commands);
+            meter.stamp(&mut encoder);
+            self.device.queue().submit([encoder.finish()]);
         })
     }
 

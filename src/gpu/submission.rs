@@ -1,5 +1,7 @@
 //! Several lists in one submission: each submission costs the host what many dispatches cost it.
 
+use std::sync::PoisonError;
+
 use super::buffer::Buffer;
 use super::device::Device;
 use super::list::{CommandList, encode};
@@ -48,8 +50,21 @@ impl Submission {
     /// [`Error::Device`] with the label.
     pub fn run(&mut self) -> Result<()> {
         let Some(encoder) = self.encoder.take() else { return Ok(()) };
+        let Some(meter) = self.device.meter() else {
+            return self.device.guarded(&self.label, || {
+                self.device.queue().submit([encoder.finish()]);
+            });
+        };
+        let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+        meter.make_room(&self.device)?;
         self.device.guarded(&self.label, || {
-            self.device.queue().submit([encoder.finish()]);
+            let mut stamp = || {
+                let mut encoder = self.device.raw().create_command_encoder(&Default::default());
+                meter.stamp(&mut encoder);
+                encoder.finish()
+            };
+            let (begun, done) = (stamp(), stamp());
+            self.device.queue().submit([begun, encoder.finish(), done]);
         })
     }
 }

@@ -115,43 +115,104 @@ fn timed(device: &Device, label: &str, pieces: &[&[Command]]) -> Result<f64> {
 fn stamped(device: &Device, label: &str, pieces: &[&[Command]]) -> Result<Vec<f64>> {
     let mut seconds = Vec::with_capacity(pieces.len());
     for pieces in pieces.chunks(MOST_STAMPS - 1) {
-        let stamps = pieces.len() as u32 + 1;
-        let bytes = u64::from(stamps) * u64::from(wgpu::QUERY_SIZE);
-        let raw = device.raw();
-        let staging = device.guarded(label, || {
-            let set = raw.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("time stamps"),
-                ty: wgpu::QueryType::Timestamp,
-                count: stamps,
-            });
-            let buffer = |usage| {
-                raw.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("time stamps"),
-                    size: bytes,
-                    usage,
-                    mapped_at_creation: false,
-                })
-            };
-            let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
-            let staging = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
-            let mut encoder = raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.write_timestamp(&set, 0);
-            for (piece, stamp) in pieces.iter().zip(1..) {
+        let count = pieces.len() as u32 + 1;
+        let mut stamps = Stamps::new(device, count)?;
+        device.guarded(label, || {
+            let mut encoder = device.raw().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            stamps.stamp(&mut encoder);
+            for piece in pieces {
                 super::list::encode(&mut encoder, label, piece);
-                encoder.write_timestamp(&set, stamp);
+                stamps.stamp(&mut encoder);
             }
-            encoder.resolve_query_set(&set, 0..stamps, &resolved, 0);
-            encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, bytes);
             device.queue().submit([encoder.finish()]);
-            staging.map_async(wgpu::MapMode::Read, .., |_| {});
-            staging
         })?;
-        device.wait(label)?;
-        let failed = |error: String| Error::Device { label: label.to_owned(), message: error };
-        let view = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
-        let period = f64::from(device.queue().get_timestamp_period()) * 1e-9;
-        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..]);
-        seconds.extend(ticks.windows(2).map(|two| two[1].wrapping_sub(two[0]) as f64 * period));
+        let times = stamps.read(device)?;
+        seconds.extend(times.windows(2).map(|two| two[1] - two[0]));
     }
     Ok(seconds)
+}
+
+/// Time stamps that lists leave on the device until they are read.
+pub(super) struct Stamps {
+    set: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    staging: wgpu::Buffer,
+    room: u32,
+    used: u32,
+}
+
+impl Stamps {
+    /// Room for `room` of them, at most [`MOST_STAMPS`].
+    pub(super) fn new(device: &Device, room: u32) -> Result<Self> {
+        let bytes = u64::from(room) * u64::from(wgpu::QUERY_SIZE);
+        let raw = device.raw();
+        let buffer = |usage| {
+            raw.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("time stamps"),
+                size: bytes,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        device.guarded("time stamps", || Self {
+            set: raw.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("time stamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count: room,
+            }),
+            resolved: buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
+            staging: buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+            room,
+            used: 0,
+        })
+    }
+
+    /// For as many as there can be, where the device has a clock.
+    pub(super) fn of(device: &Device) -> Result<Option<Self>> {
+        let has_clock = device.raw().features().contains(FEATURES);
+        has_clock.then(|| Self::new(device, MOST_STAMPS as u32)).transpose()
+    }
+
+    /// Whether there is room for so many more.
+    pub(super) fn has_room(&self, more: u32) -> bool {
+        self.used + more <= self.room
+    }
+
+    /// Records the next one.
+    pub(super) fn stamp(&mut self, encoder: &mut wgpu::CommandEncoder) {
+        encoder.write_timestamp(&self.set, self.used);
+        self.used += 1;
+    }
+
+    /// Waits for all work and tells the seconds of all stamps, from any moment on; there is room for as many new ones then.
+    fn read(&mut self, device: &Device) -> Result<Vec<f64>> {
+        const LABEL: &str = "time stamps";
+        let used = std::mem::take(&mut self.used);
+        if used == 0 {
+            return Ok(Vec::new());
+        }
+        let bytes = u64::from(used) * u64::from(wgpu::QUERY_SIZE);
+        device.guarded(LABEL, || {
+            let mut encoder = device.raw().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.resolve_query_set(&self.set, 0..used, &self.resolved, 0);
+            encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.staging, 0, bytes);
+            device.queue().submit([encoder.finish()]);
+            self.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        })?;
+        device.wait(LABEL)?;
+        let failed = |error: String| Error::Device { label: LABEL.to_owned(), message: error };
+        let view = self.staging.get_mapped_range(..bytes).map_err(|error| failed(error.to_string()))?;
+        let period = f64::from(device.queue().get_timestamp_period()) * 1e-9;
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..]);
+        drop(view);
+        self.staging.unmap();
+        let first = ticks[0];
+        Ok(ticks.into_iter().map(|tick| tick.wrapping_sub(first) as f64 * period).collect())
+    }
+
+    /// Waits for all work and tells the seconds between the first and second stamp, the third and fourth and so on, together.
+    pub(super) fn collect(&mut self, device: &Device) -> Result<f64> {
+        let times = self.read(device)?;
+        Ok(times.as_chunks::<2>().0.iter().map(|[start, end]| end - start).sum())
+    }
 }

@@ -3,7 +3,7 @@
 //! A model is an embedding, a row of [`Block`]s (attention and MLP in turn) and a [`Head`]. A block is described by a
 //! [`BlockSpec`]: which linears it has, which of them share an input, and in what role ([`Role`]) each input and output
 //! stands. [`Llama`] holds all blocks and generates; [`Streamed`] loads one at a time, for models larger than the card;
-//! the converter does the same with blocks that it changes. All record the same dispatches ([`Pass::block`]), so that
+//! the converter does the same with blocks that it changes, on the same [`Workbench`]. All record the same dispatches ([`Pass::block`]), so that
 //! they agree to the last bit.
 
 mod batch;
@@ -22,6 +22,7 @@ mod source;
 mod streamed;
 mod synthetic;
 mod weights;
+mod workbench;
 
 pub use batch::{Batch, Row};
 pub use block::{BlockKind, BlockSpec, GroupSpec, LinearSpec, Role, blocks, head_spec};
@@ -35,9 +36,10 @@ pub use pass::{Pass, Tap};
 pub use plan::{MemoryPlan, Planner};
 pub use scratch::Scratch;
 pub use source::WeightSource;
-pub use streamed::{Runner, RunnerTap, Streamed};
-pub use synthetic::{Shape, Synthetic, mixed_layout};
+pub use streamed::Streamed;
+pub use synthetic::{Shape, Synthetic, SyntheticFloats, mixed_layout};
 pub use weights::{Block, load_norm};
+pub use workbench::{Runner, RunnerTap, Workbench};
 
 pub use crate::ops::cache::CachePrecision;
 pub use crate::ops::sample::{Choice, MOST_ROWS};

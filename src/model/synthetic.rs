@@ -3,6 +3,7 @@
 //!
 //! Its numbers depend on the shape, the bits and the seed only. It says nothing of text: there is no tokenizer.
 
+mod floats;
 mod matrix;
 mod mix;
 mod shape;
@@ -12,6 +13,7 @@ use std::ops::Range;
 use half::f16;
 use rayon::prelude::*;
 
+pub use floats::SyntheticFloats;
 pub use mix::layout as mixed_layout;
 pub use shape::Shape;
 

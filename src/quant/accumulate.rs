@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::source::Source;
+use super::stages;
 use super::stream::Stream;
 use super::sums::{ProductSum, Tokens};
 use super::weights::column_slabs;
@@ -106,6 +107,7 @@ impl Stream {
         (block, original): (&Block, &Block),
         groups: Range<usize>,
     ) -> Result<Vec<GroupSums>> {
+        let _stage = source.device().stage(stages::SUMS)?;
         let paired = self.reference.is_some();
         let sums = |group: &GroupSpec| GroupSums::new(source, &group.linears[0], paired);
         let sums: Vec<GroupSums> =
@@ -149,6 +151,7 @@ impl Stream {
     /// # Errors
     /// As the files and the device report.
     pub fn accumulate_head(&self, source: &Source<'_>, head: &LinearSpec) -> Result<GroupSums> {
+        let _stage = source.device().stage(stages::SUMS)?;
         let sums = GroupSums::new(source, head, self.reference.is_some())?;
         let weights = self.weights_buffer(source)?;
         let norm = source.upload(LAST_NORM, &source.last_norm()?)?;

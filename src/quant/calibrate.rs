@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::formats::dataset::texts;
 use crate::formats::tokenizer::Tokenizer;
+use crate::random::Random;
 use crate::{Error, Result};
 
 /// Takes `rows` rows of `length` tokens from a file: each record is tokenized by itself, without special tokens, and
@@ -44,4 +45,11 @@ pub fn token_rows(
     }
     tokens.truncate(wanted);
     Ok(tokens.chunks(length).map(<[u32]>::to_vec).collect())
+}
+
+/// Rows of random tokens.
+pub(super) fn random_rows(seed: u64, (rows, length): (usize, usize), vocabulary: usize) -> Vec<Vec<u32>> {
+    let random = Random::new(seed, "calibration");
+    let token = |index: usize| random.below(index as u64, vocabulary) as u32;
+    (0..rows).map(|row| (row * length..(row + 1) * length).map(token).collect()).collect()
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::conversion::Conversion;
 use super::output::{Claim, directory_digest};
@@ -14,6 +14,7 @@ use super::quantize::PackedBlock;
 use super::recount::{Recount, recount};
 use super::report::Reporter;
 use super::source::Source;
+use super::stages;
 use super::transform::Floats;
 use crate::formats::atomic::write_atomic;
 use crate::formats::exl2::write_packed;
@@ -57,7 +58,7 @@ pub fn compile(
         reporter.progress("Writing", step + 1, steps);
     }
     writer.finish()?;
-    copy_small_files(&conversion.model, &claim.partial())?;
+    conversion.directory().map_or(Ok(()), |directory| copy_small_files(directory, &claim.partial()))?;
     write_config(conversion, source, &claim.partial())?;
     Sealed::of(claim)
 }
@@ -89,6 +90,7 @@ fn write_block(
     spec: &BlockSpec,
     packed: &PackedBlock,
 ) -> Result<()> {
+    let _stage = source.device().stage(stages::BLOCK_FILES)?;
     write_float(writer, &source.norm(spec)?)?;
     for linear in spec.linears() {
         let matrix =
@@ -162,10 +164,8 @@ fn copy_small_files(source: &Path, to: &Path) -> Result<()> {
 
 /// Writes the source's config.json with the signature that ExLlamaV2 0.0.16 and later give theirs.
 fn write_config(conversion: &Conversion, source: &Source<'_>, to: &Path) -> Result<()> {
-    let path = conversion.model.join("config.json");
-    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let mut config: Map<String, Value> = serde_json::from_str(&text)
-        .map_err(|error| Error::file(&path, format!("is not a JSON object: {error}")))?;
+    let path = to.join("config.json");
+    let mut config = conversion.config_json()?;
     let (rows, length) = conversion.rows;
     let mut value = json!({
         "quant_method": "exl2",
@@ -183,5 +183,5 @@ fn write_config(conversion: &Conversion, source: &Source<'_>, to: &Path) -> Resu
     }
     let text =
         serde_json::to_string_pretty(&config).map_err(|error| Error::file(&path, error.to_string()))?;
-    write_atomic(to.join("config.json"), text.as_bytes())
+    write_atomic(&path, text.as_bytes())
 }

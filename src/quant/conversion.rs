@@ -11,7 +11,7 @@ use super::options::linear_recipes;
 use super::output::{directory_digest, make_free, resolved};
 use crate::formats::config::LlamaConfig;
 use crate::gpu::Device;
-use crate::model::{BlockSpec, blocks, head_spec};
+use crate::model::{BlockSpec, SyntheticFloats, blocks, head_spec};
 use crate::packing::BLOCK_ROWS;
 use crate::{Error, Result};
 
@@ -24,6 +24,8 @@ pub(super) const OUTPUT_DIGEST: &str = "output.digest";
 pub struct Conversion {
     /// Model directory.
     pub model: PathBuf,
+    /// A model that is made up takes its place, and random tokens that of the calibration text.
+    pub synthetic: Option<SyntheticFloats>,
     /// Working directory.
     pub work: PathBuf,
     /// Final directory; none with `output_measurement`.
@@ -61,7 +63,8 @@ impl Conversion {
     ///
     /// # Errors
     /// As the files report.
-    pub(super) fn inputs(&self, device: &Device, identity: &ModelIdentity, digest: &str) -> Result<Inputs> {
+    pub(super) fn inputs(&self, device: &Device, identity: &ModelIdentity) -> Result<Inputs> {
+        let [tokenizer, calibration] = self.text_digests()?;
         let (measurement, measured) = match &self.measurement {
             Some(path) => (path.display().to_string(), file_digest(path)?),
             None => Default::default(),
@@ -69,9 +72,9 @@ impl Conversion {
         Ok(Inputs::new()
             .with("--model", self.model.display())
             .with("model fingerprint", &identity.fingerprint)
-            .with("tokenizer digest", file_digest(self.model.join("tokenizer.json"))?)
+            .with("tokenizer digest", tokenizer)
             .with("--calibration", self.calibration.display())
-            .with("calibration digest", digest)
+            .with("calibration digest", calibration)
             .with("--column", self.column.as_deref().unwrap_or_default())
             .with("--bits", self.bits)
             .with("--head-bits", self.head_bits)
@@ -120,8 +123,8 @@ impl Conversion {
         } else {
             self.check_bits(config)?;
         }
-        let (work, model) = (resolved(&self.work), resolved(&self.model));
-        if work == model {
+        let (work, model) = (resolved(&self.work), self.directory().map(resolved));
+        if model.as_ref() == Some(&work) {
             return Err(Error::argument(
                 "--work-dir",
                 "is the model's directory; name another for the job's files",
@@ -129,7 +132,7 @@ impl Conversion {
         }
         if let Some(output) = &self.output {
             let output = resolved(output);
-            if work.starts_with(&output) || output == model {
+            if work.starts_with(&output) || model.as_ref() == Some(&output) {
                 let message = "is the model's directory, or the working directory lies in it; name another";
                 return Err(Error::argument("--output", message));
             }
@@ -174,6 +177,9 @@ impl Conversion {
 
     /// Name of the calibration file.
     pub(super) fn dataset(&self) -> String {
+        if self.synthetic.is_some() {
+            return "random tokens".to_owned();
+        }
         self.calibration.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 

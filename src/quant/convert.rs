@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::allocate::{Allocation, Target, allocate};
 use super::block_file::{read_block, write_block};
-use super::calibrate::token_rows;
 use super::compile::{Sealed, compile};
 pub use super::conversion::Conversion;
 use super::conversion::{OUTPUT_DIGEST, output_record};
-use super::fingerprint::{ModelIdentity, file_digest};
+use super::fingerprint::ModelIdentity;
 use super::job::{Job, Opening, Stage, block_name};
 use super::measurement::{Measurement, OptionMeasurement};
 use super::output::{Claim, directory_digest};
@@ -21,17 +20,21 @@ use super::recount::{Recount, recount};
 use super::report::Reporter;
 use super::rotation::Rotation;
 use super::source::Source;
+use super::stages;
 use super::stream::Stream;
+use super::subject::Text;
 use super::transform::{Identity, Transform};
 use crate::formats::atomic::write_atomic;
 use crate::formats::config::LlamaConfig;
-use crate::formats::tokenizer::Tokenizer;
 use crate::gpu::Device;
 use crate::model::{Block, blocks};
 use crate::{Error, Result};
 
 /// Hidden states are stored when so much time has passed since they last were.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(150);
+
+/// ... and so many times as much as that took: a twentieth of the time at most goes into it.
+const SNAPSHOT_SHARE: u32 = 20;
 
 /// Most rows of a pass.
 const PASS_ROWS: usize = 2048;
@@ -53,7 +56,7 @@ pub fn convert(device: &Device, conversion: &Conversion, reporter: &mut dyn Repo
     let Some(seed) = conversion.rotation else {
         return convert_transformed(device, conversion, &Identity, reporter);
     };
-    let rotation = Rotation::new(&LlamaConfig::load(&conversion.model)?, seed)?;
+    let rotation = Rotation::new(&conversion.config()?, seed)?;
     reporter.note(&format!(
         "Rotation: on, seed {seed} ({}); LoRA adapters of the original will not fit the result",
         rotation.method()
@@ -72,22 +75,22 @@ pub fn convert_transformed(
     reporter: &mut dyn Reporter,
 ) -> Result<Converted> {
     // Everything that can be refused is, before a job is recorded or an old one's files are deleted.
-    let identity = ModelIdentity::of(&conversion.model)?.transformed(&transform.id());
-    let digest = file_digest(&conversion.calibration)?;
-    let config = LlamaConfig::load(&conversion.model)?;
+    let identity = conversion.identity()?.transformed(&transform.id());
+    let [_, digest] = conversion.text_digests()?;
+    let config = conversion.config()?;
     conversion.check(&config)?;
     let made = conversion.output_is_made()?;
-    let tokenizer = Tokenizer::load(&conversion.model)?;
+    let text = conversion.text()?;
     let context = conversion.longest_row(config.max_position_embeddings)?;
     let passes = (pass_rows(device, &config), context);
-    let mut source = Source::open(device, &conversion.model, passes, transform)?;
+    let mut source = Source::new(device, config.clone(), conversion.tensors()?, passes, transform)?;
     if conversion.method.paired() {
         source.make_room_for_reference()?;
     }
-    let text = Calibration::read(conversion, &tokenizer, config.vocab_size)?;
+    let text = Calibration::read(conversion, &text, config.vocab_size)?;
     let measured =
         conversion.measurement.as_deref().map(|path| measured(path, &identity, &config)).transpose()?;
-    let inputs = conversion.inputs(device, &identity, &digest)?;
+    let inputs = conversion.inputs(device, &identity)?;
     let claim = |output: &PathBuf| Claim::lock(output, &conversion.work, inputs.fingerprint());
     let mut claim = conversion.output.as_ref().map(claim).transpose()?;
     let (job, opening) = Job::open(&conversion.work, inputs, conversion.resume)?;
@@ -96,7 +99,8 @@ pub fn convert_transformed(
         Opening::Resumed => reporter.note(&format!("Resuming the job in {}", conversion.work.display())),
         Opening::Restarted(why) => reporter.note(&format!("Starting the job anew: {why}")),
     }
-    let mut run = Run { conversion, job, identity, digest, source: &source, text, saved: Instant::now() };
+    let (saved, saving) = (Instant::now(), Duration::ZERO);
+    let mut run = Run { conversion, job, identity, digest, source: &source, text, saved, saving };
     if let (Some(output), true) = (&conversion.output, made) {
         reporter.note("The job is finished already");
         run.job.advance(Stage::Finished, 0)?;
@@ -134,10 +138,9 @@ struct Calibration {
 }
 
 impl Calibration {
-    fn read(conversion: &Conversion, tokenizer: &Tokenizer, vocabulary: usize) -> Result<Self> {
-        let Conversion { calibration, column, .. } = conversion;
+    fn read(conversion: &Conversion, text: &Text<'_>, vocabulary: usize) -> Result<Self> {
         let rows = |rows, wanted: bool| match wanted {
-            true => token_rows(tokenizer, calibration, column.as_deref(), rows, vocabulary),
+            true => text.rows(rows, vocabulary),
             false => Ok(Vec::new()),
         };
         Ok(Self {
@@ -158,7 +161,9 @@ struct Run<'a> {
     digest: String,
     source: &'a Source<'a>,
     text: Calibration,
+    /// When hidden states were last stored, and how long that took.
     saved: Instant,
+    saving: Duration,
 }
 
 impl Run<'_> {
@@ -209,10 +214,12 @@ impl Run<'_> {
             return Ok(());
         }
         let method = self.conversion.method;
-        let mut stream = Stream::embed(self.source, &self.text.quantizing)?;
-        if method.paired() {
-            stream = stream.with_reference()?;
-        }
+        let device = self.source.device();
+        let mut stream = {
+            let _stage = device.stage(stages::EMBEDDING)?;
+            let stream = Stream::embed(self.source, &self.text.quantizing)?;
+            if method.paired() { stream.with_reference()? } else { stream }
+        };
         reporter.progress("Quantizing", done, specs.len() + 1);
         let stored: Vec<PathBuf> =
             (0..done).map(|index| self.job.path(&block_name("block", index))).collect();
@@ -230,6 +237,7 @@ impl Run<'_> {
                 continue;
             }
             let started = Instant::now();
+            let _stage = device.stage(stages::QUANTIZING.of(spec.layer))?;
             let mut block = self.source.block(index)?;
             let recipes = chosen_recipes(measured, these);
             let packed = quantize_block(self.source, &mut block, &mut stream, &recipes, method, reporter)?;
@@ -242,6 +250,7 @@ impl Run<'_> {
             ));
             reporter.progress("Quantizing", index + 1, specs.len() + 1);
         }
+        let _stage = device.stage(stages::HEAD)?;
         let packed = quantize_head(self.source, &stream, self.conversion.head_bits, method, reporter)?;
         self.store(specs.len(), &packed)?;
         reporter.progress("Quantizing", specs.len() + 1, specs.len() + 1);
@@ -252,6 +261,7 @@ impl Run<'_> {
         let (Some(directory), Some(claim)) = (&self.conversion.output, claim) else {
             return Err(Error::argument("--output", "is needed: the directory of the finished model"));
         };
+        let _stage = self.source.device().stage(stages::WRITING)?;
         let record = |digest: &str| output_record(self.job.inputs(), digest);
         let recorded = fs::read_to_string(self.job.path(OUTPUT_DIGEST)).ok();
         // An earlier run may have been killed when only the name was missing.
@@ -292,9 +302,11 @@ impl Run<'_> {
     }
 
     fn snapshot(&mut self, stream: &Stream, name: &str, block: usize) -> Result<()> {
-        if self.saved.elapsed() >= SNAPSHOT_INTERVAL {
+        if self.saved.elapsed() >= SNAPSHOT_INTERVAL.max(SNAPSHOT_SHARE * self.saving) {
+            let _stage = self.source.device().stage(stages::SNAPSHOT)?;
+            let started = Instant::now();
             stream.save(&mut self.job, name, block)?;
-            self.saved = Instant::now();
+            (self.saving, self.saved) = (started.elapsed(), Instant::now());
         }
         Ok(())
     }

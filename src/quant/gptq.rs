@@ -8,6 +8,7 @@ use half::f16;
 
 use super::hessian::PreparedHessian;
 use super::scales::{ScaleRule, Scales};
+use super::stages;
 use super::weights::PreparedWeights;
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::gptq_group::{MOST_ROWS, Rounded, gptq_group};
@@ -118,9 +119,14 @@ pub fn quantize(
     {
         return Err(Error::shape(name, format!("a bias of {} for {} outputs", bias.len(), weights.outputs)));
     }
-    let rounding = Rounding::record(weights, hessian, layout, rule, true)?;
-    rounding.list.run()?;
+    let rounding = {
+        let _stage = hessian.factor().device().stage(stages::ROUNDING)?;
+        let rounding = Rounding::record(weights, hessian, layout, rule, true)?;
+        rounding.list.run()?;
+        rounding
+    };
     let device = rounding.list.device();
+    let _stage = device.stage(stages::PACKING)?;
     let Rounding { slabs, scales, columns, .. } = &rounding;
     let matrix = read_matrix(device, name, &scales.search, slabs, layout, hessian, padded(bias, *columns))?;
     let (weight_squared, max_error) = check(&matrix, slabs, name, hessian)?;

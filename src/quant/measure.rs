@@ -16,6 +16,7 @@ use super::probe::Probe;
 use super::report::Reporter;
 use super::scales::ScaleRule;
 use super::source::Source;
+use super::stages;
 use super::stream::Stream;
 use super::sums::ProductSum;
 use super::transform::Site;
@@ -91,7 +92,10 @@ pub(super) fn prepare(
     method: Method,
     reporter: &mut dyn Reporter,
 ) -> Result<PreparedHessian> {
-    let hessian = PreparedHessian::of_sum(name, sum, rows, method.damping)?;
+    let hessian = {
+        let _stage = sum.matrix().device().clone().stage(stages::FACTORING)?;
+        PreparedHessian::of_sum(name, sum, rows, method.damping)?
+    };
     let damping = hessian.damping();
     if damping.attempts > 1 {
         reporter.note(&format!(

@@ -1,6 +1,6 @@
 //! The converter: a model directory in, an EXL2 directory out.
 //!
-//! All tensors of the model come from a [`source`], through a [`transform`]: none, or a [`rotation`].
+//! All [`tensors`] of the model come from a [`source`], through a [`transform`]: none, or a [`rotation`].
 //! Five stages, each of which leaves its results in the working directory of a [`job`], so that a
 //! killed run goes on where it was:
 //!
@@ -45,9 +45,12 @@ pub mod rows;
 pub mod scales;
 pub mod snapshot;
 pub mod source;
+pub mod stages;
 pub mod state_file;
 pub mod stream;
+mod subject;
 pub mod sums;
+pub mod tensors;
 pub mod transform;
 pub mod trial;
 pub mod weights;

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 
 use super::source::Source;
+use super::stages;
 use super::stream::Stream;
 use crate::gpu::{Buffer, CommandList, Submission};
 use crate::model::{Block, LAST_NORM, LinearGroup, Runner};
@@ -97,6 +98,7 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// As the device reports; [`Error::Numerical`] when a logit or the divergence is not finite.
     pub fn divergence(&self, stream: &Stream, index: usize, changed: &Block, what: &str) -> Result<f64> {
+        let _stage = self.source.device().stage(stages::PROBING)?;
         self.run(stream, index + 1, Some(changed), &|list, pass| {
             score(list, &self.logits, Some(&pass.expected), pass.count, (&self.scores, pass.first))
         })?;

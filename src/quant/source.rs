@@ -8,21 +8,24 @@ use std::sync::Arc;
 use half::f16;
 use serde_json::Value;
 
+use super::stages;
+use super::tensors::Tensors;
 use super::transform::{Floats, Place, Site, Transform};
 use super::weights::FloatWeights;
+use crate::Result;
 use crate::formats::config::LlamaConfig;
-use crate::formats::safetensors::TensorView;
+use crate::formats::safetensors::{Checkpoint, TensorView};
 use crate::gpu::Device;
 use crate::model::{
     Block, BlockSpec, EMBEDDING_TABLE, GroupSpec, LAST_NORM, Linear, LinearGroup, LinearSpec, Runner,
-    RunnerTap, Scratch, Streamed, blocks, head_spec, head_weight,
+    RunnerTap, Scratch, WeightSource, Workbench, blocks, head_spec, head_weight,
 };
 use crate::ops::{DenseMatrix, Tensor};
-use crate::{Error, Result};
 
 /// A model and the transform of its tensors.
 pub struct Source<'a> {
-    model: Streamed,
+    tensors: Box<dyn Tensors>,
+    workbench: Workbench,
     transform: &'a dyn Transform,
     blocks: Vec<BlockSpec>,
     rows_room: u64,
@@ -36,32 +39,47 @@ impl<'a> Source<'a> {
     /// Opens the model in `directory` for rows of up to `context` tokens, in passes of up to `rows`.
     ///
     /// # Errors
-    /// As [`Streamed::open`].
+    /// As the files report; as [`Source::new`].
     pub fn open(
         device: &Device,
         directory: &Path,
         (rows, context): (usize, usize),
         transform: &'a dyn Transform,
     ) -> Result<Self> {
-        let model = Streamed::open(device, directory, rows, context)?;
-        let blocks = blocks(model.config());
+        let (config, tensors) = (LlamaConfig::load(directory)?, Checkpoint::open(directory)?);
+        Self::new(device, config, Box::new(tensors), (rows, context), transform)
+    }
+
+    /// The same for a model of these sizes whose tensors come from anywhere.
+    ///
+    /// # Errors
+    /// As [`Workbench::new`].
+    pub fn new(
+        device: &Device,
+        config: LlamaConfig,
+        tensors: Box<dyn Tensors>,
+        (rows, context): (usize, usize),
+        transform: &'a dyn Transform,
+    ) -> Result<Self> {
+        let blocks = blocks(&config);
+        let workbench = Workbench::new(device, config, rows, context)?;
         let rows_room = device.memory_limit().map_or(ROWS_ROOM, |limit| ROWS_ROOM.min(limit / 4));
-        Ok(Self { model, transform, blocks, rows_room })
+        Ok(Self { tensors, workbench, transform, blocks, rows_room })
     }
 
     /// The model's sizes.
     pub fn config(&self) -> &LlamaConfig {
-        self.model.config()
+        self.workbench.config()
     }
 
     /// The device.
     pub fn device(&self) -> &Device {
-        self.model.device()
+        self.workbench.device()
     }
 
     /// Activations.
     pub fn scratch(&self) -> &Scratch {
-        self.model.scratch()
+        self.workbench.scratch()
     }
 
     /// The blocks in order.
@@ -69,22 +87,22 @@ impl<'a> Source<'a> {
         &self.blocks
     }
 
-    /// Something that runs rows through a block; see [`Streamed::runner`].
+    /// Something that runs rows through a block; see [`Workbench::runner`].
     pub fn runner<'r>(&'r self, block: &'r Block, tap: RunnerTap<'r>) -> Runner<'r> {
-        self.model.runner(block, tap)
+        self.workbench.runner(block, tap)
     }
 
     /// The same without a tap.
     pub fn untapped<'r>(&'r self, block: &'r Block) -> Runner<'r> {
-        self.model.untapped(block)
+        self.workbench.untapped(block)
     }
 
-    /// Lets rows of two streams run side by side; see [`Streamed::make_room`].
+    /// Lets rows of two streams run side by side; see [`Workbench::make_room`].
     ///
     /// # Errors
     /// As the device reports.
     pub fn make_room_for_reference(&mut self) -> Result<()> {
-        self.model.make_room(2)
+        self.workbench.make_room(2)
     }
 
     /// Bytes of hidden states of calibration rows that are kept on the device; more are kept on the host.
@@ -122,10 +140,8 @@ impl<'a> Source<'a> {
     /// [`crate::Error::Argument`] for a token outside the vocabulary; as the files and the transform report.
     pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         let LlamaConfig { vocab_size, hidden_size, .. } = *self.config();
-        let table = self.stored(EMBEDDING_TABLE, &[vocab_size, hidden_size])?;
-        let (bytes, shape) = (table_rows(&table, tokens)?, [tokens.len(), hidden_size]);
-        let rows = Floats::stored(TensorView { bytes: &bytes, shape: &shape, ..table });
-        let rows = self.transform.apply(Place::Embedding, rows, self.model.checkpoint())?;
+        let rows = self.tensors.table(EMBEDDING_TABLE, [vocab_size, hidden_size], tokens)?;
+        let rows = self.transform.apply(Place::Embedding, rows, self.stored())?;
         Ok(rows.view().to_f16()?.iter().map(|value| value.to_f32()).collect())
     }
 
@@ -152,7 +168,7 @@ impl<'a> Source<'a> {
     /// As the files, the transform and the device report.
     pub fn head(&self) -> Result<LinearGroup> {
         let spec = head_spec(self.config());
-        let name = head_weight(self.model.checkpoint(), self.config());
+        let name = head_weight(self.stored(), self.config());
         let weight = self.tensor(&name, &[spec.n, spec.k], Place::Head)?;
         Ok(LinearGroup::new(vec![self.dense(&spec, &weight, None)?]))
     }
@@ -162,6 +178,7 @@ impl<'a> Source<'a> {
     /// # Errors
     /// As the files, the transform and the device report.
     pub fn block(&self, index: usize) -> Result<Block> {
+        let _stage = self.device().stage(stages::LOADING)?;
         let spec = &self.blocks[index];
         let norm = self.upload(&spec.norm, &self.norm(spec)?)?;
         let linear = |group: &GroupSpec, linear: &LinearSpec| {
@@ -193,6 +210,7 @@ impl<'a> Source<'a> {
     /// # Errors
     /// As the files, the transform and the device report; [`crate::Error::Numerical`] when a weight is not finite.
     pub fn weights(&self, site: Site<'_>) -> Result<FloatWeights> {
+        let _stage = self.device().stage(stages::LOADING)?;
         self.quantizable(site.linear, self.weight_of(site)?)
     }
 
@@ -209,8 +227,9 @@ impl<'a> Source<'a> {
     /// # Errors
     /// As [`Source::weights`].
     pub fn head_weights(&self) -> Result<FloatWeights> {
+        let _stage = self.device().stage(stages::LOADING)?;
         let spec = head_spec(self.config());
-        let name = head_weight(self.model.checkpoint(), self.config());
+        let name = head_weight(self.stored(), self.config());
         self.quantizable(&spec, self.tensor(&name, &[spec.n, spec.k], Place::Head)?)
     }
 
@@ -238,30 +257,11 @@ impl<'a> Source<'a> {
 
     /// A tensor of a known shape, through the transform.
     fn tensor(&self, name: &str, shape: &[usize], place: Place<'_>) -> Result<Floats<'_>> {
-        let stored = Floats::stored(self.stored(name, shape)?);
-        self.transform.apply(place, stored, self.model.checkpoint())
+        self.transform.apply(place, self.tensors.tensor(name, shape)?, self.stored())
     }
 
-    /// A tensor of a known shape, as it is stored.
-    fn stored(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
-        let view = self.model.checkpoint().get(name)?;
-        view.expect_shape(shape)?;
-        Ok(view)
+    /// The tensors as they are stored.
+    fn stored(&self) -> &dyn WeightSource {
+        &*self.tensors
     }
-}
-
-/// The rows of a table [vocabulary, hidden] for `tokens`, as they are stored: [tokens, hidden].
-fn table_rows(table: &TensorView<'_>, tokens: &[u32]) -> Result<Vec<u8>> {
-    let vocabulary = table.shape[0];
-    let row_bytes = table.bytes.len() / vocabulary;
-    let mut rows = Vec::with_capacity(tokens.len() * row_bytes);
-    for &token in tokens {
-        let token = token as usize;
-        if token >= vocabulary {
-            let message = format!("token id {token} where the vocabulary has {vocabulary}");
-            return Err(Error::argument("tokens", message));
-        }
-        rows.extend_from_slice(&table.bytes[token * row_bytes..(token + 1) * row_bytes]);
-    }
-    Ok(rows)
 }

@@ -10,6 +10,7 @@ use super::job::Job;
 use super::rows::HiddenRows;
 use super::snapshot::{Snapshot, SnapshotShape, SnapshotWriter};
 use super::source::Source;
+use super::stages;
 
 /// Rows of hidden states [length, hidden]: those that the model makes as far as it is quantized, and if asked for those of
 /// the unquantized model beside them. What sums the inputs on the way is in [`super::accumulate`].
@@ -93,6 +94,7 @@ impl Stream {
     /// # Errors
     /// As [`Stream::advance`].
     pub fn made_by(&self, source: &Source<'_>, block: &Block, count: usize) -> Result<Vec<Vec<f32>>> {
+        let _stage = source.device().stage(stages::FORWARD)?;
         let (hidden, cols) = (source.scratch().hidden(), source.config().hidden_size);
         let mut runner = source.untapped(block);
         let mut work = Submission::new(source.device(), "calibration");
@@ -192,6 +194,7 @@ fn relative_error(x: &[f32], y: &[f32]) -> f64 {
 
 /// Replaces rows by what a block makes of them.
 fn through(source: &Source<'_>, block: &Block, rows: &mut HiddenRows) -> Result<()> {
+    let _stage = source.device().stage(stages::FORWARD)?;
     let hidden = source.scratch().hidden();
     let mut runner = source.untapped(block);
     let mut work = Submission::new(source.device(), "calibration");

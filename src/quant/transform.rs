@@ -7,9 +7,9 @@
 
 use serde_json::Value;
 
+pub use super::tensors::Floats;
 use crate::Result;
-use crate::formats::safetensors::{Checkpoint, Dtype, TensorView};
-use crate::model::{BlockSpec, LinearSpec, Role};
+use crate::model::{BlockSpec, LinearSpec, Role, WeightSource};
 
 /// Where a tensor stands in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,12 @@ pub trait Transform {
     ///
     /// # Errors
     /// As the files report.
-    fn apply<'a>(&self, place: Place<'_>, stored: Floats<'a>, source: &Checkpoint) -> Result<Floats<'a>>;
+    fn apply<'a>(
+        &self,
+        place: Place<'_>,
+        stored: Floats<'a>,
+        source: &dyn WeightSource,
+    ) -> Result<Floats<'a>>;
 
     /// What config.json says of the head, `tied` being what the source says: true where embedding and head may be
     /// one tensor, which no longer holds once they were changed in different ways.
@@ -73,61 +78,11 @@ impl Transform for Identity {
         String::new()
     }
 
-    fn apply<'a>(&self, _: Place<'_>, stored: Floats<'a>, _: &Checkpoint) -> Result<Floats<'a>> {
+    fn apply<'a>(&self, _: Place<'_>, stored: Floats<'a>, _: &dyn WeightSource) -> Result<Floats<'a>> {
         Ok(stored)
     }
 
     fn tied(&self, tied: bool) -> bool {
         tied
-    }
-}
-
-/// A float tensor: as it is stored, without a copy, or with other values.
-#[derive(Clone, Debug)]
-pub struct Floats<'a> {
-    stored: TensorView<'a>,
-    changed: Option<Vec<f32>>,
-}
-
-impl<'a> Floats<'a> {
-    /// A tensor as it is stored.
-    pub fn stored(stored: TensorView<'a>) -> Self {
-        Self { stored, changed: None }
-    }
-
-    /// Sizes, outermost first.
-    pub fn shape(&self) -> &'a [usize] {
-        self.stored.shape
-    }
-
-    /// The same tensor with each value replaced by what `change` makes of all of them, row-major.
-    ///
-    /// # Errors
-    /// As [`TensorView::to_f32`]; [`crate::Error::Tensor`] when the number of values is another.
-    pub fn map(self, change: impl FnOnce(Vec<f32>) -> Vec<f32>) -> Result<Self> {
-        let (stored, values) = (self.stored, change(self.into_f32()?));
-        if values.len() != stored.elements() {
-            let message = format!("a transform makes {} values of {}", values.len(), stored.elements());
-            return Err(stored.error(message));
-        }
-        Ok(Self { stored, changed: Some(values) })
-    }
-
-    /// All values, row-major.
-    ///
-    /// # Errors
-    /// As [`TensorView::to_f32`] where it is as it was stored.
-    pub fn into_f32(self) -> Result<Vec<f32>> {
-        self.changed.map_or_else(|| self.stored.to_f32(), Ok)
-    }
-
-    /// The tensor to read: single precision once it was changed.
-    pub fn view(&self) -> TensorView<'_> {
-        match &self.changed {
-            Some(values) => {
-                TensorView { dtype: Dtype::F32, bytes: bytemuck::cast_slice(values), ..self.stored }
-            }
-            None => self.stored,
-        }
     }
 }

@@ -4,9 +4,10 @@
 use super::gptq::{Rounding, relative_error};
 use super::hessian::PreparedHessian;
 use super::scales::ScaleRule;
+use super::stages;
 use super::weights::PreparedWeights;
 use crate::Result;
-use crate::gpu::Readback;
+use crate::gpu::{CommandList, Readback};
 use crate::ops::weight_error::weight_error;
 use crate::packing::{BLOCK_ROWS, Layout};
 
@@ -32,6 +33,7 @@ impl<'a> Trial<'a> {
         layout: &Layout,
         rule: ScaleRule,
     ) -> Result<Self> {
+        let _stage = hessian.factor().device().stage(stages::ROUNDING)?;
         let mut rounding = Rounding::record(weights, hessian, layout, rule, false)?;
         let Rounding { list, slabs, sums: (sums, count), .. } = &mut rounding;
         let device = list.device().clone();
@@ -50,7 +52,9 @@ impl<'a> Trial<'a> {
             at += bytes;
         }
         let mut results = Readback::new(&device, "errors of a trial", bytes, 1)?;
-        list.run_and_read(&mut results, &together, 0, bytes)?;
+        // A list of its own, as only lists that are run are metered.
+        list.run()?;
+        CommandList::new(&device, "errors of a trial").run_and_read(&mut results, &together, 0, bytes)?;
         let sums = *count;
         Ok(Self { weights, hessian, _rounding: rounding, results, sums })
     }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::correction::Correction;
 use super::hessian::PreparedHessian;
+use super::stages;
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::dot::{MOST_PARTS, dot};
 use crate::ops::gather_rows::gather_rows;
@@ -73,6 +74,7 @@ impl FloatWeights {
             return Err(Error::shape(self.name, message));
         }
         let device = self.slabs[0].device().clone();
+        let _stage = device.stage(if correction.is_some() { stages::CORRECTION } else { stages::LOADING })?;
         let mut list = CommandList::new(&device, format!("{}: rows in order", self.name));
         let mut slabs = Vec::with_capacity(self.slabs.len());
         for slab in &self.slabs {

@@ -1,6 +1,6 @@
 //! Times of lists: of each command, and of the whole.
 
-use exlay::gpu::{Clock, CommandList, Tier};
+use exlay::gpu::{Clock, CommandList, Device, DeviceOptions, Tier};
 use exlay::ops::Tensor;
 use exlay::ops::swiglu::swiglu;
 
@@ -38,4 +38,34 @@ fn the_hosts_clock_serves_where_the_device_has_none() {
     let host = Clock::Host { round_trip: 0.0 };
     let (one, many) = (list.seconds(1, host).unwrap(), list.seconds(32, host).unwrap());
     assert!(one > 0.0 && many > 4.0 * one, "{one} {many}");
+}
+
+#[test]
+fn stages_are_told_apart_and_what_is_inside_counts_there() {
+    let adapter = exlay::gpu::select(None).unwrap();
+    let device = Device::open(&adapter, DeviceOptions { metered: true, ..Default::default() }).unwrap();
+    let x = Tensor::upload(&device, "x", &vec![1.0; 1 << 20], 1024).unwrap();
+    let out = Tensor::zeros(&device, "out", 1024, 1024).unwrap();
+    let mut list = CommandList::new(&device, "timed");
+    (0..8).for_each(|_| swiglu(&mut list, &x, &x, &out, 1024).unwrap());
+    {
+        let _outer = device.stage("outer").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let _inner = device.stage("inner").unwrap();
+        // More lists than there is room for stamps at a time.
+        (0..2500).for_each(|at| {
+            if at % 500 == 0 { list.run() } else { CommandList::new(&device, "empty").run() }.unwrap()
+        });
+    }
+    list.run().unwrap();
+    let stages = device.stages();
+    let paths: Vec<&[&str]> = stages.iter().map(|stage| stage.path.as_slice()).collect();
+    assert_eq!(paths, [&[][..], &["outer"], &["outer", "inner"]]);
+    assert!(stages[1].seconds >= 0.03 && stages[1].busy.is_none_or(|busy| busy == 0.0), "{stages:?}");
+    let inner = &stages[2];
+    assert!(inner.busy.is_none_or(|busy| 0.0 < busy && busy <= inner.seconds), "{stages:?}");
+    assert_eq!(inner.peak, device.memory().held);
+    let silent = crate::support::device(Tier::Plain, false);
+    let _stage = silent.stage("outer").unwrap();
+    assert!(silent.stages().is_empty());
 }

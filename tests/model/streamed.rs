@@ -18,7 +18,7 @@ fn streaming_in_less_memory_than_the_weights_need_changes_no_bit() {
     let mut hidden = streamed.embed(&recorded.ids).unwrap();
     for index in 0..blocks(streamed.config()).len() {
         let block = streamed.block(index).unwrap();
-        streamed.runner(&block, &mut |_, _, _, _| Ok(())).run(&mut hidden).unwrap();
+        streamed.untapped(&block).run(&mut hidden).unwrap();
     }
     let mut found = Vec::new();
     let head = streamed.head().unwrap();

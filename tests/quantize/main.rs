@@ -9,6 +9,7 @@ mod probes;
 mod result;
 mod rotation;
 mod streams;
+mod synthetic;
 mod targets;
 mod transform;
 

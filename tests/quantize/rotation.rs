@@ -7,7 +7,7 @@ use exlay::Result;
 use exlay::formats::config::LlamaConfig;
 use exlay::formats::safetensors::{Checkpoint, Dtype, ShardWriter};
 use exlay::gpu::{DeviceOptions, Tier};
-use exlay::model::{EMBEDDING_TABLE, LAST_NORM, Role, blocks, head_spec, head_weight};
+use exlay::model::{EMBEDDING_TABLE, LAST_NORM, Role, WeightSource, blocks, head_spec, head_weight};
 use exlay::quant::rotation::Rotation;
 use exlay::quant::transform::{Floats, Place, Site, Transform};
 use exlay::random::Random;
@@ -31,8 +31,8 @@ fn transformed(
     let source = Checkpoint::open(model).unwrap();
     let mut take = |from: &str, name: &str, place: Place<'_>| {
         let stored = Floats::stored(source.get(from).unwrap());
-        let shape = stored.shape();
-        each(name, shape, transform.apply(place, stored, &source).unwrap().into_f32().unwrap());
+        let shape = stored.shape().to_vec();
+        each(name, &shape, transform.apply(place, stored, &source).unwrap().into_f32().unwrap());
     };
     let mut same = |name: &str, place: Place<'_>| take(name, name, place);
     same(EMBEDDING_TABLE, Place::Embedding);
@@ -178,7 +178,12 @@ impl Transform for Planted<'_> {
         self.fault.into()
     }
 
-    fn apply<'a>(&self, place: Place<'_>, stored: Floats<'a>, source: &Checkpoint) -> Result<Floats<'a>> {
+    fn apply<'a>(
+        &self,
+        place: Place<'_>,
+        stored: Floats<'a>,
+        source: &dyn WeightSource,
+    ) -> Result<Floats<'a>> {
         let place = match (self.fault, place) {
             ("embedding as stored", Place::Embedding)
             | ("last norm as stored", Place::LastNorm)

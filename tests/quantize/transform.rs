@@ -7,7 +7,7 @@ use std::path::Path;
 use exlay::Result;
 use exlay::formats::safetensors::{Checkpoint, Dtype, ShardWriter};
 use exlay::gpu::{Device, DeviceOptions};
-use exlay::model::{BlockKind, CacheSize, Llama, LoadOptions, Placement, Role, Row};
+use exlay::model::{BlockKind, CacheSize, Llama, LoadOptions, Placement, Role, Row, WeightSource};
 use exlay::ops::cache::CachePrecision;
 use exlay::quant::convert::{Conversion, convert, convert_transformed};
 use exlay::quant::method::Method;
@@ -39,7 +39,7 @@ impl Transform for Shift {
         "shift".into()
     }
 
-    fn apply<'a>(&self, place: Place<'_>, stored: Floats<'a>, _: &Checkpoint) -> Result<Floats<'a>> {
+    fn apply<'a>(&self, place: Place<'_>, stored: Floats<'a>, _: &dyn WeightSource) -> Result<Floats<'a>> {
         self.seen.borrow_mut().insert(stored.view().name.to_owned());
         let factor = match place {
             Place::Norm(block) if block.kind == BlockKind::Attention => 0.5,
@@ -75,6 +75,7 @@ fn tied_model(directory: &Path) {
 fn conversion(home: &Path, name: &str) -> Conversion {
     Conversion {
         model: home.join("model"),
+        synthetic: None,
         work: home.join(format!("{name}-work")),
         output: Some(home.join(name)),
         calibration: crate::calibration(),
@@ -176,7 +177,7 @@ impl Transform for Double {
         "double".into()
     }
 
-    fn apply<'a>(&self, _: Place<'_>, stored: Floats<'a>, _: &Checkpoint) -> Result<Floats<'a>> {
+    fn apply<'a>(&self, _: Place<'_>, stored: Floats<'a>, _: &dyn WeightSource) -> Result<Floats<'a>> {
         stored.map(|values| values.iter().map(|value| value * 2.0).collect())
     }
 

@@ -3,18 +3,26 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::Context;
+use exlay::gpu::DeviceOptions;
+use exlay::model::SyntheticFloats;
 use exlay::quant::convert::{Conversion, Converted, convert};
 use exlay::quant::job::{Inputs, Job};
 use exlay::quant::method::Method;
 use exlay::quant::report::Reporter;
 
+use super::report::ConvertReport;
+use super::stages::Stages;
 use super::{
-    CALIBRATION_NEEDED, ConvertArgs, ConvertReport, DEFAULT_BITS, DEFAULT_HEAD_BITS, DEFAULT_LENGTH,
+    CALIBRATION_NEEDED, ConvertArgs, DEFAULT_BITS, DEFAULT_HEAD_BITS, DEFAULT_LENGTH,
     DEFAULT_MEASUREMENT_ROWS, DEFAULT_PROBE_ROWS, DEFAULT_ROWS,
 };
 use crate::cli::failure::Usage;
 use crate::cli::progress::Progress;
 use crate::cli::{GlobalArgs, output};
+
+/// Seed of models that are made up.
+const SEED: u64 = 0;
 
 /// Converts a model.
 ///
@@ -23,8 +31,11 @@ use crate::cli::{GlobalArgs, output};
 pub(crate) fn run(args: &ConvertArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     args.check()?;
     let started = Instant::now();
-    let conversion = conversion(args)?;
-    let device = global.open_device()?;
+    let place = Throwaway::for_job(args)?;
+    let work_dir = args.work_dir.clone().or_else(|| place.as_ref().map(|place| place.0.clone()));
+    let conversion = conversion(&ConvertArgs { work_dir, ..args.clone() })?;
+    let metered = args.stages || args.synthetic.is_some();
+    let (_, device) = global.open_with(DeviceOptions { metered, ..DeviceOptions::default() })?;
     output::note(&format!("Adapter: {} (tier {})", device.name(), device.tier()));
     let mut terminal = Terminal::default();
     let converted = convert(&device, &conversion, &mut terminal)?;
@@ -36,9 +47,10 @@ pub(crate) fn run(args: &ConvertArgs, global: &GlobalArgs) -> anyhow::Result<()>
         ..ConvertReport::default()
     };
     match converted {
-        Converted::Measurement(path) => report.output = path,
+        Converted::Measurement(path) => report.output = Some(path),
         Converted::Model(recount) => {
-            report.output = conversion.output.unwrap_or_default();
+            let kept = |output: &PathBuf| !place.as_ref().is_some_and(|place| output.starts_with(&place.0));
+            report.output = conversion.output.clone().filter(kept);
             report.target_bits_per_weight = Some(conversion.bits);
             report.bits_per_weight = Some(recount.bits_per_weight);
             report.head_bits_per_weight = Some(recount.head_bits_per_weight);
@@ -50,19 +62,23 @@ pub(crate) fn run(args: &ConvertArgs, global: &GlobalArgs) -> anyhow::Result<()>
             report.total_bytes = Some(recount.total_bytes);
         }
     }
+    report.stages = metered.then(|| Stages::of(&device, &conversion)).transpose()?;
     output::print(&if global.json { output::json(&report)? } else { report.to_string() })?;
     Ok(())
 }
 
 /// The flags as a conversion; without `--model` they are those of the job in the working directory.
 fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
+    let work = args.work_dir.clone().unwrap_or_default();
+    let synthetic = args.synthetic.map(|shape| SyntheticFloats::new(shape, args.layers, SEED)).transpose()?;
     let mut conversion = Conversion {
         model: args.model.clone().unwrap_or_default(),
-        work: args.work_dir.clone(),
+        synthetic,
+        work: work.clone(),
         output: args
             .output
             .clone()
-            .or_else(|| args.output_measurement.is_none().then(|| args.work_dir.join("output"))),
+            .or_else(|| args.output_measurement.is_none().then(|| work.join("output"))),
         calibration: args.calibration.clone().unwrap_or_default(),
         column: args.column.clone(),
         bits: args.bits,
@@ -72,7 +88,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
         rotation: args.rotation(),
         rows: (args.rows, args.length),
         measurement_rows: (args.measurement_rows, args.measurement_length),
-        probe_rows: args.probe_rows,
+        probe_rows: args.probe_rows(),
         method: Method {
             asymmetry: args.asymmetry,
             residual: args.residual,
@@ -82,7 +98,10 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
         shard_bytes: args.shard_bytes(),
         resume: !args.no_resume,
     };
-    let recorded = if args.no_resume { None } else { Job::recorded(&args.work_dir)? };
+    if conversion.synthetic.is_some() {
+        return Ok(conversion);
+    }
+    let recorded = if args.no_resume { None } else { Job::recorded(&work)? };
     match recorded {
         Some(recorded) if args.model.is_none() => take_recorded(&mut conversion, args, &recorded),
         Some(recorded) if args.calibration.is_none() => {
@@ -139,6 +158,30 @@ fn resume<T: PartialEq + std::str::FromStr>(given: &mut T, default: T, recorded:
         && let Some(value) = recorded.and_then(|value| value.parse().ok())
     {
         *given = value;
+    }
+}
+
+/// The working directory of a model that is made up, where none is given: it goes when the conversion is over.
+struct Throwaway(PathBuf);
+
+impl Throwaway {
+    fn for_job(args: &ConvertArgs) -> anyhow::Result<Option<Self>> {
+        if args.work_dir.is_some() {
+            return Ok(None);
+        }
+        let path = std::env::temp_dir().join(format!("exlay-synthetic-{}", std::process::id()));
+        std::fs::create_dir(&path)
+            .with_context(|| format!("{} cannot be made; give a --work-dir", path.display()))?;
+        output::note(&format!("No --work-dir is given: {} is deleted in the end", path.display()));
+        Ok(Some(Self(path)))
+    }
+}
+
+impl Drop for Throwaway {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            output::note(&format!("{} is left behind: {error}", self.0.display()));
+        }
     }
 }
 

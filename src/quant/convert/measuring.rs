@@ -9,6 +9,7 @@ use crate::quant::measure::{Measuring, measure_block};
 use crate::quant::measurement::{BlockMeasurement, CalibrationIdentity, Measurement};
 use crate::quant::probe::Probe;
 use crate::quant::report::Reporter;
+use crate::quant::stages;
 use crate::quant::stream::Stream;
 use crate::{Error, Result};
 
@@ -33,7 +34,11 @@ impl Run<'_> {
             }
         }
         if finished.len() < specs.len() {
-            let mut stream = Stream::embed(self.source, &self.text.measuring)?;
+            let device = self.source.device();
+            let mut stream = {
+                let _stage = device.stage(stages::EMBEDDING)?;
+                Stream::embed(self.source, &self.text.measuring)?
+            };
             reporter.progress("Measuring", finished.len(), specs.len());
             let resident: Vec<Block> = match probed {
                 0 => Vec::new(),
@@ -52,6 +57,7 @@ impl Run<'_> {
             let measuring = Measuring { source: self.source, probe: probe.as_ref(), method };
             for (index, spec) in specs.iter().enumerate().skip(finished.len()) {
                 let started = Instant::now();
+                let _stage = device.stage(stages::MEASURING.of(spec.layer))?;
                 let block = match resident.get(index) {
                     Some(block) => block.clone(),
                     None => self.source.block(index)?,

@@ -19,8 +19,7 @@ use self::lines::{each_column, each_row};
 pub use self::orthogonal::Orthogonal;
 use super::transform::{Floats, Place, Site, Transform};
 use crate::formats::config::LlamaConfig;
-use crate::formats::safetensors::Checkpoint;
-use crate::model::{LAST_NORM, Role};
+use crate::model::{LAST_NORM, Role, WeightSource};
 use crate::{Error, Result};
 
 /// The seed where none is asked for.
@@ -86,11 +85,8 @@ impl Rotation {
     }
 
     /// A norm's weights `[hidden]`.
-    fn norm(&self, name: &str, source: &Checkpoint) -> Result<Vec<f32>> {
-        let name = format!("{name}.weight");
-        let view = source.get(&name)?;
-        view.expect_shape(&[self.residual.size()])?;
-        view.to_f32()
+    fn norm(&self, name: &str, source: &dyn WeightSource) -> Result<Vec<f32>> {
+        source.vector(&format!("{name}.weight"), self.residual.size())
     }
 
     /// W·diag(g)·Q for W [n, hidden], with the norm's weights g.
@@ -101,7 +97,12 @@ impl Rotation {
         });
     }
 
-    fn weight<'a>(&self, site: Site<'_>, stored: Floats<'a>, source: &Checkpoint) -> Result<Floats<'a>> {
+    fn weight<'a>(
+        &self,
+        site: Site<'_>,
+        stored: Floats<'a>,
+        source: &dyn WeightSource,
+    ) -> Result<Floats<'a>> {
         let Site { block, input, linear } = site;
         let norm = if input == Role::Normed { Some(self.norm(&block.norm, source)?) } else { None };
         let of_heads = input == Role::Attended || linear.output == Role::Values;
@@ -156,7 +157,12 @@ impl Transform for Rotation {
         format!("rotation 1: {}, seed {}", self.method(), self.seed)
     }
 
-    fn apply<'a>(&self, place: Place<'_>, stored: Floats<'a>, source: &Checkpoint) -> Result<Floats<'a>> {
+    fn apply<'a>(
+        &self,
+        place: Place<'_>,
+        stored: Floats<'a>,
+        source: &dyn WeightSource,
+    ) -> Result<Floats<'a>> {
         let hidden = self.residual.size();
         let expect = |shape: &[usize]| stored.view().expect_shape(shape);
         match place {
