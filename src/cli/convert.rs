@@ -48,7 +48,8 @@ pub(crate) struct ConvertArgs {
     /// Directory for the finished model, complete or absent; `output` in the working directory if not given [also: -cf].
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// Calibration text: a .parquet with a column of texts, or a .txt.
+    /// Calibration text of the kind that the model will meet: a .parquet with one text a row in a column `text` (--column names
+    /// another), or a .txt. Without it the model writes text itself, for which all of it must fit on the device.
     #[arg(short = 'c', long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Column of the calibration .parquet that holds the texts, `text` if not given.
@@ -125,7 +126,7 @@ impl ConvertArgs {
     /// What clap cannot check: combinations that depend on the working directory.
     ///
     /// # Errors
-    /// [`Usage`] if there is nothing to convert, no calibration text for a new job, or a seed without a rotation.
+    /// [`Usage`] if there is nothing to convert, a column without a file, or a seed without a rotation.
     pub(crate) fn check(&self) -> Result<(), Usage> {
         if self.synthetic.is_some() {
             return self.check_synthetic();
@@ -134,8 +135,10 @@ impl ConvertArgs {
         if self.model.is_none() && !resumes {
             return Err(Usage("--model (-i) is needed: the directory of the model to convert".into()));
         }
-        if self.calibration.is_none() && !resumes {
-            return Err(Usage(CALIBRATION_NEEDED.into()));
+        if self.column.is_some() && self.calibration.is_none() && !resumes {
+            return Err(Usage(
+                "--column is one of the calibration file; give that too (-c), or leave it out".into(),
+            ));
         }
         if self.rotation_seed.is_some() && self.rotation == Rotate::Off {
             return Err(Usage(
@@ -173,11 +176,6 @@ impl ConvertArgs {
         }
     }
 }
-
-/// Said when a new job has no `--calibration`.
-pub(crate) const CALIBRATION_NEEDED: &str = "--calibration (-c) is needed: text of the kind that the model will \
-    meet, as a .parquet file with one text per row in a column `text` (--column names another), or as a .txt file; \
-    --rows times --length tokens are taken from it";
 
 fn parse_bits(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -255,10 +253,11 @@ mod tests {
     }
 
     #[test]
-    fn a_new_job_needs_a_model_and_calibration() {
+    fn a_new_job_needs_a_model_and_a_column_a_file() {
         let message = |line: &str| convert(line).unwrap().check().unwrap_err().to_string();
         assert!(message("convert -o /nonexistent --output out").contains("--model"));
-        assert!(message("convert -i in -o /nonexistent --output out").contains("--calibration"));
+        assert!(message("convert -i in -o /nonexistent --output out --column story").contains("-c"));
+        assert!(convert("convert -i in -o /nonexistent --output out").unwrap().check().is_ok());
         let here = env!("CARGO_MANIFEST_DIR");
         assert!(
             convert(&format!("convert -o {here} --output out")).unwrap().check().is_ok(),

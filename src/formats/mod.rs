@@ -5,6 +5,7 @@
 //! configuration, so that the floors above may index by it. Nothing here knows of a device.
 
 pub mod atomic;
+pub mod chat_template;
 pub mod config;
 pub mod dataset;
 pub mod exl2;

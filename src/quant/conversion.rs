@@ -1,7 +1,7 @@
 //! What to convert, and everything about it that can be refused before work begins.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::allocate::{Candidate, Target, allocate};
 use super::fingerprint::{ModelIdentity, file_digest};
@@ -9,6 +9,7 @@ use super::job::{Inputs, Job};
 use super::method::Method;
 use super::options::linear_recipes;
 use super::output::{directory_digest, make_free, resolved};
+use super::written;
 use crate::formats::config::LlamaConfig;
 use crate::gpu::Device;
 use crate::model::{BlockSpec, SyntheticFloats, blocks, head_spec};
@@ -30,8 +31,8 @@ pub struct Conversion {
     pub work: PathBuf,
     /// Final directory; none with `output_measurement`.
     pub output: Option<PathBuf>,
-    /// Calibration text.
-    pub calibration: PathBuf,
+    /// Calibration text; none lets the model write it.
+    pub calibration: Option<PathBuf>,
     /// Column of the calibration text.
     pub column: Option<String>,
     /// Bits per weight.
@@ -73,7 +74,7 @@ impl Conversion {
             .with("--model", self.model.display())
             .with("model fingerprint", &identity.fingerprint)
             .with("tokenizer digest", tokenizer)
-            .with("--calibration", self.calibration.display())
+            .with("--calibration", self.calibration.as_deref().unwrap_or(Path::new("")).display())
             .with("calibration digest", calibration)
             .with("--column", self.column.as_deref().unwrap_or_default())
             .with("--bits", self.bits)
@@ -180,7 +181,15 @@ impl Conversion {
         if self.synthetic.is_some() {
             return "random tokens".to_owned();
         }
-        self.calibration.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        match &self.calibration {
+            Some(file) => file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            None => written::IDENTITY.to_owned(),
+        }
+    }
+
+    /// Whether it measures, and whether it quantizes.
+    pub(super) fn passes(&self) -> [bool; 2] {
+        [self.measurement.is_none(), self.output_measurement.is_none()]
     }
 
     /// Tokens of the longest row that this conversion runs; the model knows `most`.

@@ -24,6 +24,7 @@ use super::stages;
 use super::stream::Stream;
 use super::subject::Text;
 use super::transform::{Identity, Transform};
+use super::written::written_rows;
 use crate::formats::atomic::write_atomic;
 use crate::formats::config::LlamaConfig;
 use crate::gpu::Device;
@@ -87,26 +88,30 @@ pub fn convert_transformed(
     if conversion.method.paired() {
         source.make_room_for_reference()?;
     }
-    let text = Calibration::read(conversion, &text, config.vocab_size)?;
+    let text = text.map(|text| Calibration::read(conversion, &text, config.vocab_size)).transpose()?;
     let measured =
         conversion.measurement.as_deref().map(|path| measured(path, &identity, &config)).transpose()?;
     let inputs = conversion.inputs(device, &identity)?;
     let claim = |output: &PathBuf| Claim::lock(output, &conversion.work, inputs.fingerprint());
     let mut claim = conversion.output.as_ref().map(claim).transpose()?;
-    let (job, opening) = Job::open(&conversion.work, inputs, conversion.resume)?;
+    let (mut job, opening) = Job::open(&conversion.work, inputs, conversion.resume)?;
     match &opening {
         Opening::Fresh => {}
         Opening::Resumed => reporter.note(&format!("Resuming the job in {}", conversion.work.display())),
         Opening::Restarted(why) => reporter.note(&format!("Starting the job anew: {why}")),
     }
-    let (saved, saving) = (Instant::now(), Duration::ZERO);
-    let mut run = Run { conversion, job, identity, digest, source: &source, text, saved, saving };
     if let (Some(output), true) = (&conversion.output, made) {
         reporter.note("The job is finished already");
-        run.job.advance(Stage::Finished, 0)?;
+        job.advance(Stage::Finished, 0)?;
         return Ok(Converted::Model(recount(output)?));
     }
     claim.as_mut().map_or(Ok(()), Claim::take)?;
+    let text = match text {
+        Some(text) => text,
+        None => Calibration::written(device, conversion, &mut job, reporter)?,
+    };
+    let (saved, saving) = (Instant::now(), Duration::ZERO);
+    let mut run = Run { conversion, job, identity, digest, source: &source, text, saved, saving };
     let measurement = match measured {
         Some(measurement) => measurement,
         None => run.measurement(reporter)?,
@@ -143,10 +148,34 @@ impl Calibration {
             true => text.rows(rows, vocabulary),
             false => Ok(Vec::new()),
         };
+        let [measuring, quantizing] = conversion.passes();
         Ok(Self {
-            measuring: rows(conversion.measurement_rows, conversion.measurement.is_none())?,
-            quantizing: rows(conversion.rows, conversion.output_measurement.is_none())?,
+            measuring: rows(conversion.measurement_rows, measuring)?,
+            quantizing: rows(conversion.rows, quantizing)?,
         })
+    }
+
+    /// What the model writes: both passes have the first of the same rows, as far as theirs go.
+    fn written(
+        device: &Device,
+        conversion: &Conversion,
+        job: &mut Job,
+        reporter: &mut dyn Reporter,
+    ) -> Result<Self> {
+        let passes: Vec<(usize, usize)> = [conversion.measurement_rows, conversion.rows]
+            .into_iter()
+            .zip(conversion.passes())
+            .map(|(rows, wanted)| if wanted { rows } else { (0, 0) })
+            .collect();
+        let most = (passes[0].0.max(passes[1].0), passes[0].1.max(passes[1].1));
+        let all = match most.0 {
+            0 => Vec::new(),
+            _ => written_rows(device, conversion, job, most, reporter)?,
+        };
+        let first = |(rows, length): (usize, usize)| {
+            all.iter().take(rows).map(|row| row[..length].to_vec()).collect()
+        };
+        Ok(Self { measuring: first(passes[0]), quantizing: first(passes[1]) })
     }
 }
 

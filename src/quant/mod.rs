@@ -54,3 +54,4 @@ pub mod tensors;
 pub mod transform;
 pub mod trial;
 pub mod weights;
+mod written;

@@ -8,6 +8,7 @@ use super::calibrate::{random_rows, token_rows};
 use super::conversion::Conversion;
 use super::fingerprint::{ModelIdentity, file_digest};
 use super::tensors::Tensors;
+use super::written;
 use crate::formats::config::LlamaConfig;
 use crate::formats::safetensors::Checkpoint;
 use crate::formats::tokenizer::Tokenizer;
@@ -38,7 +39,13 @@ impl Conversion {
     pub(super) fn text_digests(&self) -> Result<[String; 2]> {
         match &self.synthetic {
             Some(_) => Ok([String::new(), "random tokens".to_owned()]),
-            None => Ok([file_digest(self.model.join("tokenizer.json"))?, file_digest(&self.calibration)?]),
+            None => {
+                let text = match &self.calibration {
+                    Some(file) => file_digest(file)?,
+                    None => written::IDENTITY.to_owned(),
+                };
+                Ok([file_digest(self.model.join("tokenizer.json"))?, text])
+            }
         }
     }
 
@@ -50,11 +57,15 @@ impl Conversion {
         }
     }
 
-    /// What makes rows of tokens.
-    pub(super) fn text(&self) -> Result<Text<'_>> {
-        Ok(match &self.synthetic {
-            Some(model) => Text::Random(model),
-            None => Text::File(self, Box::new(Tokenizer::load(&self.model)?)),
+    /// What makes rows of tokens; nothing where the model is to write them itself.
+    pub(super) fn text(&self) -> Result<Option<Text<'_>>> {
+        Ok(match (&self.synthetic, &self.calibration) {
+            (Some(model), _) => Some(Text::Random(model)),
+            (None, Some(file)) => {
+                let (column, tokenizer) = (self.column.as_deref(), Box::new(Tokenizer::load(&self.model)?));
+                Some(Text::File { file, column, tokenizer })
+            }
+            (None, None) => None,
         })
     }
 
@@ -77,7 +88,7 @@ impl Conversion {
 
 /// What makes rows of tokens: a file and the model's tokenizer, or a made-up model's random numbers.
 pub(super) enum Text<'a> {
-    File(&'a Conversion, Box<Tokenizer>),
+    File { file: &'a Path, column: Option<&'a str>, tokenizer: Box<Tokenizer> },
     Random(&'a SyntheticFloats),
 }
 
@@ -88,9 +99,7 @@ impl Text<'_> {
     /// As [`token_rows`].
     pub(super) fn rows(&self, rows: (usize, usize), vocabulary: usize) -> Result<Vec<Vec<u32>>> {
         match self {
-            Self::File(Conversion { calibration, column, .. }, tokenizer) => {
-                token_rows(tokenizer, calibration, column.as_deref(), rows, vocabulary)
-            }
+            Self::File { file, column, tokenizer } => token_rows(tokenizer, file, *column, rows, vocabulary),
             Self::Random(model) => Ok(random_rows(model.seed(), rows, vocabulary)),
         }
     }

@@ -12,6 +12,7 @@ mod streams;
 mod synthetic;
 mod targets;
 mod transform;
+mod written;
 
 #[path = "../support/mod.rs"]
 #[allow(unreachable_pub, reason = "other targets have it as their root")]
@@ -97,6 +98,14 @@ impl Convert {
         match self.0.iter().position(|known| known == flag) {
             Some(at) => self.0[at + 1] = value,
             None => self.0.extend([flag.to_owned(), value]),
+        }
+        self
+    }
+
+    /// Takes a flag and its value away.
+    pub(crate) fn without(mut self, flag: &str) -> Self {
+        if let Some(at) = self.0.iter().position(|known| known == flag) {
+            self.0.drain(at..at + 2);
         }
         self
     }

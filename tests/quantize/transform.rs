@@ -78,7 +78,7 @@ fn conversion(home: &Path, name: &str) -> Conversion {
         synthetic: None,
         work: home.join(format!("{name}-work")),
         output: Some(home.join(name)),
-        calibration: crate::calibration(),
+        calibration: Some(crate::calibration()),
         column: None,
         bits: 7.0,
         head_bits: 8,

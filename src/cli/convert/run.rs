@@ -14,8 +14,8 @@ use exlay::quant::report::Reporter;
 use super::report::ConvertReport;
 use super::stages::Stages;
 use super::{
-    CALIBRATION_NEEDED, ConvertArgs, DEFAULT_BITS, DEFAULT_HEAD_BITS, DEFAULT_LENGTH,
-    DEFAULT_MEASUREMENT_ROWS, DEFAULT_PROBE_ROWS, DEFAULT_ROWS,
+    ConvertArgs, DEFAULT_BITS, DEFAULT_HEAD_BITS, DEFAULT_LENGTH, DEFAULT_MEASUREMENT_ROWS,
+    DEFAULT_PROBE_ROWS, DEFAULT_ROWS,
 };
 use crate::cli::failure::Usage;
 use crate::cli::progress::Progress;
@@ -79,7 +79,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
             .output
             .clone()
             .or_else(|| args.output_measurement.is_none().then(|| work.join("output"))),
-        calibration: args.calibration.clone().unwrap_or_default(),
+        calibration: args.calibration.clone(),
         column: args.column.clone(),
         bits: args.bits,
         head_bits: args.head_bits,
@@ -105,7 +105,8 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
     match recorded {
         Some(recorded) if args.model.is_none() => take_recorded(&mut conversion, args, &recorded),
         Some(recorded) if args.calibration.is_none() => {
-            conversion.calibration = recorded.get("--calibration").unwrap_or_default().into();
+            conversion.calibration =
+                recorded.get("--calibration").filter(|file| !file.is_empty()).map(PathBuf::from);
         }
         _ => {}
     }
@@ -115,22 +116,17 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
         )
         .into());
     }
-    if conversion.calibration.as_os_str().is_empty() {
-        return Err(Usage(CALIBRATION_NEEDED.into()).into());
-    }
     Ok(conversion)
 }
 
 fn take_recorded(conversion: &mut Conversion, args: &ConvertArgs, recorded: &Inputs) {
     let text = |name: &str| recorded.get(name).filter(|value| !value.is_empty());
     conversion.model = text("--model").unwrap_or_default().into();
-    let path = |given: PathBuf, name: &str| match given.as_os_str().is_empty() {
-        true => text(name).map(PathBuf::from).unwrap_or_default(),
-        false => given,
+    let path = |given: &mut Option<PathBuf>, name: &str| {
+        *given = given.take().or_else(|| text(name).map(PathBuf::from));
     };
-    conversion.calibration = path(std::mem::take(&mut conversion.calibration), "--calibration");
-    let measurement = path(conversion.measurement.take().unwrap_or_default(), "--measurement");
-    conversion.measurement = Some(measurement).filter(|path| !path.as_os_str().is_empty());
+    path(&mut conversion.calibration, "--calibration");
+    path(&mut conversion.measurement, "--measurement");
     conversion.column = conversion.column.take().or_else(|| text("--column").map(str::to_owned));
     // Without a rotation no seed was recorded.
     if args.rotation_seed.is_none() {
@@ -261,7 +257,8 @@ mod tests {
         let line = format!("convert -i model -o work --output out -c {}", text.display());
         let conversion = conversion(&parse(&line).unwrap()).unwrap();
         let texts =
-            exlay::formats::dataset::texts(&conversion.calibration, conversion.column.as_deref()).unwrap();
+            exlay::formats::dataset::texts(&conversion.calibration.unwrap(), conversion.column.as_deref())
+                .unwrap();
         assert_eq!(texts.map(Result::unwrap).collect::<Vec<_>>(), ["Once upon a time"]);
     }
 
