@@ -58,6 +58,7 @@ const FILES: &[(&str, &str)] = embed![
     "common/scan.wgsl",
     "common/wide.wgsl",
     "dequantize.wgsl",
+    "difference.wgsl",
     "dot.wgsl",
     "embed.wgsl",
     "gather_rows.wgsl",

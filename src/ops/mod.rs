@@ -31,6 +31,7 @@
 //! | [`cholesky_block`] | R⁻¹ of M = Rᵀ·R | `cholesky_block` | `reference::cholesky` |
 //! | [`turn_factor`] | a lower triangle turned to an upper | `turn_factor` | `reference::cholesky` |
 //! | [`score`] | −ln of softmax(x) at t, Σ p·(ln p − ln q) | `score` | `reference::score` |
+//! | [`difference`] | a·(y − x) | `difference` | `reference::difference` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
@@ -46,6 +47,7 @@ pub mod attention_join;
 pub mod cache;
 pub mod cholesky_block;
 pub mod dequantize;
+pub mod difference;
 pub mod dot;
 pub mod embed;
 pub mod gather_rows;
@@ -132,6 +134,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         pack::variant(),
         weight_error::variant(),
         score::variant(capabilities),
+        difference::variant(),
         dot::variant(),
         gather_rows::variant(),
         read_bandwidth::variant(),

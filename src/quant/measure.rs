@@ -12,6 +12,7 @@ use super::measurement::{BlockMeasurement, LinearMeasurement, OptionMeasurement}
 use super::method::Method;
 use super::options::{linear_recipes, probed};
 use super::probe::Probe;
+use super::quantize::weighed;
 use super::report::Reporter;
 use super::scales::ScaleRule;
 use super::source::Source;
@@ -19,6 +20,7 @@ use super::stages;
 use super::stream::Stream;
 use super::sums::ProductSum;
 use super::transform::Site;
+use super::weights::FloatWeights;
 use crate::Result;
 use crate::model::{Block, Linear};
 use crate::packing::Layout;
@@ -45,13 +47,15 @@ pub fn measure_block(
 ) -> Result<BlockMeasurement> {
     let Measuring { source, probe, method } = *measuring;
     let spec = block.spec().clone();
-    let sums = stream.accumulate(source, (block, block), 0..spec.groups.len())?;
+    let sums = stream.accumulate(source, (block, block), 0..spec.groups.len(), method)?;
     let mut linears = Vec::new();
     for (group, (specs, sums)) in spec.groups.iter().zip(sums).enumerate() {
-        let hessian = prepare(&specs.linears[0].name, sums.hessian, stream.rows().rows(), method, reporter)?;
-        for (position, linear) in specs.linears.iter().enumerate() {
+        let rows = stream.rows().rows();
+        let mut hessian = prepare(&specs.linears[0].name, sums.hessian, rows, method, reporter)?;
+        let weighed = weighed(source, &spec, specs, &mut hessian)?;
+        for (position, (linear, weights)) in specs.linears.iter().zip(weighed).enumerate() {
             let site = Site { block: &spec, input: specs.input, linear };
-            let tried = try_all(source, site, &hessian, reporter)?;
+            let tried = try_all(source, (site, weights), &hessian, probe.is_some(), reporter)?;
             let mut damages = Vec::new();
             for (option, stored) in tried.probed {
                 let Some(probe) = probe else { break };
@@ -117,17 +121,21 @@ struct Tried {
 
 fn try_all(
     source: &Source<'_>,
-    site: Site<'_>,
+    (site, weights): (Site<'_>, FloatWeights),
     hessian: &PreparedHessian,
+    probing: bool,
     reporter: &mut dyn Reporter,
 ) -> Result<Tried> {
     let spec = site.linear;
     reporter.note(&format!("-- Linear: {}", spec.name));
-    let prepared = source.weights(site)?.prepare(hessian, None)?;
+    let prepared = weights.prepare(hessian, None)?;
     let bias = source.bias(site)?;
     let recipes = linear_recipes();
-    let to_probe: Vec<Layout> =
-        probed().into_iter().map(|index| recipes[index].layout(spec.k)).collect::<Result<_>>()?;
+    let to_probe: Vec<Layout> = probed()
+        .into_iter()
+        .filter(|_| probing)
+        .map(|index| recipes[index].layout(spec.k))
+        .collect::<Result<_>>()?;
     let mut tried = Tried { options: Vec::new(), probed: Vec::new() };
     let mut layouts: Vec<Layout> = Vec::new();
     for recipe in recipes {

@@ -37,7 +37,7 @@ impl ProductSum {
         Ok(Self { sum: TallMatrix::zeros(device, name, k, k)?, symmetric: true })
     }
 
-    /// Adds `factor`·leftᵀ·diag(w)·right to the list; `left` is [rows, m], `right` [rows, n].
+    /// Adds leftᵀ·diag(w)·right to the list; `left` is [rows, m], `right` [rows, n].
     ///
     /// # Errors
     /// [`Error::Shape`] when the shapes differ; as [`CommandList::dispatch`].
@@ -47,10 +47,9 @@ impl ProductSum {
         left: &Tensor,
         right: &Tensor,
         Tokens { rows, weights }: Tokens<'_>,
-        factor: f32,
     ) -> Result<()> {
         right.expect("sum of products", rows, self.sum.cols())?;
-        self.add_columns(list, left, right, 0, Tokens { rows, weights }, factor)
+        self.add_columns(list, left, right, 0, Tokens { rows, weights })
     }
 
     /// The same with columns of `right` from `first` on, as many as it has and at most n.
@@ -64,7 +63,6 @@ impl ProductSum {
         right: &Tensor,
         first: usize,
         Tokens { rows, weights }: Tokens<'_>,
-        factor: f32,
     ) -> Result<()> {
         left.expect("sum of products", rows, self.sum.rows())?;
         if self.symmetric && !left.buffer().is(right.buffer()) {
@@ -78,7 +76,7 @@ impl ProductSum {
                 rows,
                 m: slab.rows(),
                 n: self.sum.cols().min(right.cols().saturating_sub(first)),
-                alpha: factor,
+                alpha: 1.0,
                 beta: 1.0,
                 weights,
                 upper: self.symmetric,

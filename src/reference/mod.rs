@@ -10,6 +10,7 @@ pub mod attention_decode;
 pub mod cache_write;
 pub mod cholesky;
 pub mod dequantize;
+pub mod difference;
 pub mod dot;
 pub mod embed;
 pub mod fixed;

@@ -13,6 +13,7 @@ mod cache_slabs;
 mod cache_write;
 mod dequantize;
 mod device;
+mod difference;
 mod embed;
 mod fused;
 mod gemv;

@@ -21,7 +21,7 @@ fn hessian(device: &Device, on: FactoredOn, k: usize, damping: f64) -> PreparedH
     let x = Tensor::upload(device, "x", &inputs, k).unwrap();
     let sum = ProductSum::symmetric(device, "layer", k).unwrap();
     let mut list = CommandList::new(device, "test");
-    sum.add(&mut list, &x, &x, Tokens { rows: tokens, weights: None }, 1.0).unwrap();
+    sum.add(&mut list, &x, &x, Tokens { rows: tokens, weights: None }).unwrap();
     list.run().unwrap();
     PreparedHessian::of_sum_on(on, "layer", sum, tokens / 3, damping).unwrap()
 }
@@ -29,7 +29,7 @@ fn hessian(device: &Device, on: FactoredOn, k: usize, damping: f64) -> PreparedH
 /// U in double precision of the H that the device has, and how far single precision may lie from it.
 fn expected(prepared: &PreparedHessian) -> (Vec<f64>, Vec<f64>) {
     let (k, order, amount) = (prepared.k(), prepared.order(), prepared.damping().amount);
-    let h = prepared.hessian().read().unwrap();
+    let h = prepared.hessian().unwrap().read().unwrap();
     let feature = |row: usize| order[k - 1 - row] as usize;
     let element = |at: usize| {
         let (i, j) = (at / k, at % k);
@@ -80,7 +80,11 @@ fn check(device: &Device, k: usize, damping: f64) {
     let again = hessian(device, FactoredOn::Device, k, damping);
     assert!(again.factor().read().unwrap() == found);
 
-    let inverse = prepared.inverse().unwrap().read().unwrap();
+    let unit: Vec<f32> = (0..k * k).map(|at| if at / k == at % k { 1.0 } else { 0.0 }).collect();
+    let [right, solved] = [&unit, &vec![0.0; k * k]]
+        .map(|values| exlay::ops::Tensor::upload(device, "inverse", values, k).unwrap());
+    prepared.add_solved(&right, &solved, 1.0).unwrap();
+    let inverse = solved.read(k).unwrap();
     let product = |i: usize, j: usize| -> f64 {
         (0..=i.min(j)).map(|r| f64::from(found[r * k + i]) * f64::from(found[r * k + j])).sum()
     };

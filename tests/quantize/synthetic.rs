@@ -16,8 +16,6 @@ fn convert(flags: &[&str], output: Option<&Path>) -> Output {
         "convert",
         "--synthetic",
         "tiny",
-        "--layers",
-        "1",
         "--scales",
         "exl2",
         "-b",
