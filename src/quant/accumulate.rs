@@ -37,6 +37,11 @@ pub enum Lack {
     Outputs(Vec<ProductSum>),
 }
 
+/// Whether what a group with this linear lacks is summed as its outputs, of which there are fewer values then, or as its inputs.
+pub(super) fn sums_outputs(linear: &LinearSpec) -> bool {
+    linear.output == Role::Residual
+}
+
 /// The sums of a group while they are summed.
 struct Summing {
     sums: GroupSums,
@@ -50,7 +55,7 @@ struct Summing {
 impl Summing {
     /// Zeros for the linears of a group, named after the first; `method` where there is a reference.
     fn new(source: &Source<'_>, linear: &LinearSpec, method: Option<Method>) -> Result<Self> {
-        let LinearSpec { name, k, n, output, .. } = linear;
+        let LinearSpec { name, k, n, .. } = linear;
         let (device, rows) = (source.device(), source.scratch().rows());
         let hessian = ProductSum::symmetric(device, &format!("{name}.hessian"), *k)?;
         let mut summing = Self {
@@ -60,7 +65,7 @@ impl Summing {
             stream: None,
         };
         let Method { asymmetry, residual, .. } = summing.method;
-        let adds = *output == Role::Residual;
+        let adds = sums_outputs(linear);
         if asymmetry == 0.0 && (residual == 0.0 || !adds) {
             return Ok(summing);
         }

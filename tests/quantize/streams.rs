@@ -10,6 +10,7 @@ use exlay::quant::method::Method;
 use exlay::quant::quantize::{install, quantize_block};
 use exlay::quant::recipe::Recipe;
 use exlay::quant::report::Reporter;
+use exlay::quant::rows::RowsRoom;
 use exlay::quant::source::Source;
 use exlay::quant::stream::Stream;
 use exlay::quant::sums::ProductSum;
@@ -113,10 +114,16 @@ fn rows_on_the_host_are_those_on_the_device() {
     let device = support::device(DeviceOptions::default());
     let mut source = open(&device);
     let expected = states(&quantized(&source, 2));
-    source.set_rows_room(0);
-    let stream = quantized(&source, 2);
-    assert!(states(&stream) == expected);
     let home = tempfile::tempdir().unwrap();
+    let row = (4 * 2 * LENGTH * source.config().hidden_size) as u64;
+    // All on the host; some of it on the device, on the host and in a file; all in a file.
+    for (device, host) in [(0, u64::MAX), (row, row), (row / 2, 0), (0, 0)] {
+        source.set_rows_room(RowsRoom { device, host, directory: home.path().to_path_buf() });
+        assert!(states(&quantized(&source, 2)) == expected, "{device} {host}");
+    }
+    let stream = quantized(&source, 2);
+    #[cfg(unix)]
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "a killed process leaves nothing");
     let (mut job, _) = Job::open(home.path(), Inputs::new(), true).unwrap();
     stream.save(&mut job, "rows.state", 2).unwrap();
     let mut fresh = Stream::embed(&source, &tokens()).unwrap().with_reference().unwrap();
