@@ -168,7 +168,9 @@ impl PreparedHessian {
         let (device, k, n) = (self.factor().device(), self.k(), right.cols());
         right.expect("a solution", k, n)?;
         to.expect("a solution", k, n)?;
-        let panel = Tensor::zeros(device, &format!("{}.inverse", self.name), k, PANEL.min(k))?;
+        let most = (device.max_slab_bytes() / (4 * k as u64)) as usize / 4 * 4;
+        let panel =
+            Tensor::zeros(device, &format!("{}.inverse", self.name), k, PANEL.min(k).min(most.max(4)))?;
         for first in (0..k).step_by(panel.cols()) {
             let count = panel.cols().min(k - first);
             let mut list = CommandList::new(device, format!("{}: solution", self.name));

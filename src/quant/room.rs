@@ -273,9 +273,10 @@ impl Steps<'_> {
     fn prepared(&self, group: &GroupSpec, lack: u64, rest: u64) -> (String, u64) {
         let first = &group.linears[0];
         let (k, all): (u64, u64) = (first.k as u64, group.linears.iter().map(floats).sum());
+        let largest = group.linears.iter().map(floats).max().unwrap_or(0);
         let factors = rest + 2 * square(first.k) + lack;
         // A panel of H·W at most.
-        let weighing = factors + all + (1 << 26);
+        let weighing = factors + all + largest.min(1 << 26);
         let mut most = (format!("factors for {}", first.name), weighing.max(factors + 4 * 256 * k));
         let mut left = all;
         for linear in &group.linears {

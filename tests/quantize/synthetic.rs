@@ -151,8 +151,8 @@ fn large_shapes_fit_where_they_should() {
         };
         let config = conversion.config().unwrap();
         let plan =
-            ConversionPlan::new(&support::device(options), &config, &conversion, (2048, 2048)).unwrap();
+            ConversionPlan::new(&support::device(options), &config, &conversion, (1024, 2048)).unwrap();
         println!("{shape}: {}", plan.line());
-        assert!(plan.pass_rows >= 1024, "{shape}: {}", plan.pass_rows);
+        assert!(plan.pass_rows >= 512, "{shape}: {}", plan.pass_rows);
     }
 }
