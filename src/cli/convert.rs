@@ -13,6 +13,7 @@ use exlay::quant::rotation::DEFAULT_SEED;
 use exlay::quant::scales::ScaleRule;
 
 use super::failure::Usage;
+use super::units;
 pub(crate) use run::run;
 
 /// Defaults of ExLlamaV2 0.3.2.
@@ -108,6 +109,10 @@ pub(crate) struct ConvertArgs {
     /// Largest output file in MiB; 0 writes one file [also: -ss].
     #[arg(long, value_name = "MIB", default_value_t = 8192, allow_negative_numbers = true)]
     pub(crate) shard_size: i64,
+    /// Use at most this much host memory: 20GB is 20 · 10⁹ bytes. Hidden states beyond it go to a file in the working directory;
+    /// of the model's files, which are mapped, what the system keeps in memory is not counted, nor a factor that has to be made on the host.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, help_heading = "Device")]
+    pub(crate) host_memory: Option<u64>,
     /// Tell where the time goes, stage by stage, which takes a little longer; --synthetic does.
     #[arg(long)]
     pub(crate) stages: bool,

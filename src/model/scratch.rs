@@ -108,7 +108,7 @@ impl Scratch {
     }
 
     /// Room for the input `x` of a group in another order or form: none of what the group reads or writes.
-    pub(super) fn operand_room(&self, x: &Tensor) -> OperandRoom {
+    pub fn operand_room(&self, x: &Tensor) -> OperandRoom {
         let taken = x.buffer().is(self.activated.buffer());
         // The rooms are as wide as the widest activation, whatever is seen of them.
         let room = if taken { &self.gate } else { &self.activated };

@@ -79,6 +79,12 @@ impl DenseMatrix {
         Ok(Self { n, k, slabs })
     }
 
+    /// The same weights, in the same memory, without their bias.
+    pub fn unbiased(&self) -> Self {
+        let slab = |slab: &Slab| Slab { buffer: slab.buffer.clone(), bias: None, ..*slab };
+        Self { slabs: self.slabs.iter().map(slab).collect(), ..*self }
+    }
+
     /// Output features.
     pub fn n(&self) -> usize {
         self.n

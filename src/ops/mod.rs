@@ -20,7 +20,6 @@
 //! | [`attention_decode`] | the same from a product's parts | `attention_decode` | `reference::attention_decode` |
 //! | [`attention_join`] | its splits, in packed order | `attention_join` | `reference::attention` |
 //! | [`kv_write`] | keys and values from a product's parts | `kv_write` | `reference::attention_decode` |
-//! | [`subtract`] | x − y | `subtract` | `reference::subtract` |
 //! | [`swiglu`] | silu(g) · u | `swiglu` | `reference::swiglu` |
 //! | [`matmul_tn`] | β·C + α·Aᵀ·diag(w)·B | `matmul_tn`, `matmul_tn_subgroup` | `reference::matmul_tn` |
 //! | [`column_product`] | C + Aᵀ·diag(w)·B of whole activations | `matmul_coop`, or `matmul_tn` | `reference::matmul_tn` |
@@ -34,6 +33,7 @@
 //! | [`cholesky_block`] | R⁻¹ of M = Rᵀ·R | `cholesky_block` | `reference::cholesky` |
 //! | [`turn_factor`] | a lower triangle turned to an upper | `turn_factor` | `reference::cholesky` |
 //! | [`score`] | −ln of softmax(x) at t, Σ p·(ln p − ln q) | `score` | `reference::score` |
+//! | [`difference`] | a·(y − x) | `difference` | `reference::difference` |
 //! | [`dot`] | Σ x·y | `dot` | `reference::dot` |
 //! | [`sample`] | logits to the next token | `sample_scores`, `sample_greedy`, `sample_weights`, `sample_order`, `sample_choose` | `reference::sample` |
 //! | [`gather_rows`] | x[order, :] | `gather_rows` | `reference::embed` |
@@ -50,6 +50,7 @@ pub mod cache;
 pub mod cholesky_block;
 pub mod column_product;
 pub mod dequantize;
+pub mod difference;
 pub mod dot;
 pub mod embed;
 pub mod gather_rows;
@@ -72,7 +73,6 @@ pub mod sample;
 pub mod scale_loss;
 pub mod scale_search;
 pub mod score;
-pub mod subtract;
 pub mod swiglu;
 pub mod swiglu_gather;
 pub mod symmetrize;
@@ -138,6 +138,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         pack::variant(),
         weight_error::variant(),
         score::variant(capabilities),
+        difference::variant(),
         dot::variant(),
         gather_rows::variant(),
         read_bandwidth::variant(),
@@ -145,7 +146,6 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
         unit_diagonal::variant(),
         cholesky_block::variant(),
         turn_factor::variant(),
-        subtract::variant(),
     ];
     all.extend(sample::variants());
     all.extend(scale_search::variants());

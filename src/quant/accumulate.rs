@@ -1,102 +1,148 @@
 //! Sums of the inputs of a block's groups, and of the head, while the rows of a [`Stream`] run through.
 //!
 //! With a reference the same tokens run twice, a pass at a time: first those of the reference through the unquantized
-//! block, whose inputs are kept, then the others. So each sum has both inputs of a token at hand, and its weight.
+//! block, whose inputs are kept, then the others. So each sum has both inputs of a token at hand, and its weight. Of the two only
+//! differences are multiplied.
 
 use std::ops::Range;
 
+use super::method::Method;
 use super::source::Source;
 use super::stages;
 use super::stream::Stream;
 use super::sums::{ProductSum, Tokens};
 use super::weights::column_slabs;
-use crate::Result;
 use crate::gpu::{CommandList, Submission};
-use crate::model::{Block, GroupSpec, LAST_NORM, LinearSpec, Role, RunnerTap};
-use crate::ops::Tensor;
+use crate::model::{Block, GroupSpec, LAST_NORM, Linear, LinearSpec, Role, RunnerTap};
+use crate::ops::difference::difference;
+use crate::ops::matmul::{Store, matmul};
 use crate::ops::rms_norm::rms_norm;
-use crate::ops::subtract::subtract;
+use crate::ops::{DenseMatrix, Operand, Tensor};
+use crate::{Error, Result};
 
 /// Sums over the inputs X of linears that share them, as the quantized model makes them.
 pub struct GroupSums {
     /// Σ Xᵀ·diag(w)·X [k, k], what is above its diagonal.
     pub hessian: ProductSum,
-    /// The same with the unquantized model's states, where a stream carries them.
-    pub paired: Option<PairedSums>,
+    /// What the group lacks, where a stream carries the unquantized model's states and a method makes use of them.
+    pub lack: Option<Lack>,
 }
 
-/// Sums with the states of the unquantized model: R, its inputs of the same linears, and S, its residual stream less
-/// that of the quantized model.
-pub struct PairedSums {
-    /// Σ (R − X)ᵀ·diag(w)·X [k, k].
-    pub cross: ProductSum,
-    /// Σ Xᵀ·diag(w)·S [k, hidden] in slabs of columns, where the linear's output is added to the residual stream.
-    pub residual: Vec<ProductSum>,
-    /// R of one pass, then R − X.
-    input: Tensor,
-    /// The residual stream of one pass of the unquantized model, then S.
-    stream: Tensor,
+/// What quantization so far has taken from the linears of a group, with the unquantized model's inputs R of them.
+pub enum Lack {
+    /// Of their inputs: α·Σ (R − X)ᵀ·diag(w)·X [k, k].
+    Inputs(ProductSum),
+    /// Of the output of one that is added to the residual stream: Σ Xᵀ·diag(w)·(α·(R − X)·W + β·S) [k, hidden] in slabs of
+    /// columns, W being its weights and S the unquantized model's residual stream less the quantized one's.
+    Outputs(Vec<ProductSum>),
 }
 
-impl GroupSums {
-    /// Zeros for the linears of a group, named after the first.
-    fn new(source: &Source<'_>, linear: &LinearSpec, paired: bool) -> Result<Self> {
-        let hessian = ProductSum::symmetric(source.device(), &format!("{}.hessian", linear.name), linear.k)?;
-        Ok(Self { hessian, paired: paired.then(|| PairedSums::new(source, linear)).transpose()? })
-    }
-
-    /// Records the terms of a pass.
-    fn add(&self, list: &mut CommandList, source: &Source<'_>, x: &Tensor, tokens: Tokens<'_>) -> Result<()> {
-        let inputs = tokens.columns(list, x)?;
-        self.hessian.add(list, &inputs, &inputs)?;
-        let Some(paired) = &self.paired else { return Ok(()) };
-        // What differs little is subtracted before it is summed.
-        subtract(list, &paired.input, x, tokens.rows)?;
-        let differences = tokens.columns(list, &paired.input)?;
-        paired.cross.add(list, &differences, &inputs)?;
-        if paired.residual.is_empty() {
-            return Ok(());
-        }
-        subtract(list, &paired.stream, source.scratch().hidden(), tokens.rows)?;
-        let stream = tokens.columns(list, &paired.stream)?;
-        let mut first = 0;
-        for slab in &paired.residual {
-            slab.add_columns(list, &inputs, &stream, first)?;
-            first += slab.matrix().cols();
-        }
-        Ok(())
-    }
+/// Whether what a group with this linear lacks is summed as its outputs, of which there are fewer values then, or as its inputs.
+pub(super) fn sums_outputs(linear: &LinearSpec) -> bool {
+    linear.output == Role::Residual
 }
 
-impl PairedSums {
-    fn new(source: &Source<'_>, linear: &LinearSpec) -> Result<Self> {
-        let LinearSpec { name, k, n, output, .. } = linear;
+/// The sums of a group while they are summed.
+struct Summing {
+    sums: GroupSums,
+    method: Method,
+    /// R of one pass, then α·(R − X).
+    input: Option<Tensor>,
+    /// The residual stream of one pass of the unquantized model, then what the output lacks.
+    stream: Option<Tensor>,
+}
+
+impl Summing {
+    /// Zeros for the linears of a group, named after the first; `method` where there is a reference.
+    fn new(source: &Source<'_>, linear: &LinearSpec, method: Option<Method>) -> Result<Self> {
+        let LinearSpec { name, k, n, .. } = linear;
         let (device, rows) = (source.device(), source.scratch().rows());
-        let slabs = match output {
-            Role::Residual => column_slabs(device, name, *k, *n)?,
-            _ => Vec::new(),
+        let hessian = ProductSum::symmetric(device, &format!("{name}.hessian"), *k)?;
+        let mut summing = Self {
+            sums: GroupSums { hessian, lack: None },
+            method: method.unwrap_or(Method::exl2()),
+            input: None,
+            stream: None,
         };
-        let slab = |width: &usize| ProductSum::zeros(device, &format!("{name}.residual"), (*k, *width));
-        Ok(Self {
-            cross: ProductSum::zeros(device, &format!("{name}.cross"), (*k, *k))?,
-            residual: slabs.iter().map(slab).collect::<Result<_>>()?,
-            input: Tensor::zeros(device, "reference input", rows, *k)?,
-            stream: Tensor::zeros(device, "reference stream", rows, source.config().hidden_size)?,
-        })
+        let Method { asymmetry, residual, .. } = summing.method;
+        let adds = sums_outputs(linear);
+        if asymmetry == 0.0 && (residual == 0.0 || !adds) {
+            return Ok(summing);
+        }
+        if asymmetry != 0.0 {
+            summing.input = Some(Tensor::zeros(device, "reference input", rows, *k)?);
+        }
+        summing.sums.lack = Some(if adds {
+            summing.stream =
+                Some(Tensor::zeros(device, "reference stream", rows, source.config().hidden_size)?);
+            let slab = |width| ProductSum::zeros(device, &format!("{name}.lack"), (*k, width));
+            Lack::Outputs(column_slabs(device, name, *k, *n)?.into_iter().map(slab).collect::<Result<_>>()?)
+        } else {
+            Lack::Inputs(ProductSum::zeros(device, &format!("{name}.lack"), (*k, *k))?)
+        });
+        Ok(summing)
     }
 
     /// Records the keeping of the reference's input and residual stream.
     fn keep(&self, list: &mut CommandList, source: &Source<'_>, input: &Tensor, rows: usize) -> Result<()> {
-        for (from, to) in [(input, &self.input), (source.scratch().hidden(), &self.stream)] {
-            list.copy(from.buffer(), 0, to.buffer(), 0, (4 * rows * from.cols()) as u64)?;
+        let stream = self.stream.as_ref().filter(|_| self.method.residual != 0.0);
+        for (from, to) in [(input, self.input.as_ref()), (source.scratch().hidden(), stream)] {
+            if let Some(to) = to {
+                list.copy(from.buffer(), 0, to.buffer(), 0, (4 * rows * from.cols()) as u64)?;
+            }
         }
         Ok(())
+    }
+
+    /// Records the terms of a pass; `weights` are those of the group's first linear, unquantized.
+    fn add(
+        &self,
+        list: &mut CommandList,
+        source: &Source<'_>,
+        weights: Option<&DenseMatrix>,
+        x: &Tensor,
+        tokens: Tokens<'_>,
+    ) -> Result<()> {
+        let inputs = tokens.columns(list, x)?;
+        self.sums.hessian.add(list, &inputs, &inputs)?;
+        let Method { asymmetry, residual, .. } = self.method;
+        if let Some(input) = &self.input {
+            difference(list, input, x, tokens.rows, asymmetry)?;
+        }
+        match (&self.sums.lack, &self.input, &self.stream) {
+            (Some(Lack::Inputs(sum)), Some(input), _) => {
+                let differences = tokens.columns(list, input)?;
+                sum.add(list, &differences, &inputs)
+            }
+            (Some(Lack::Outputs(slabs)), input, Some(stream)) => {
+                if residual != 0.0 {
+                    difference(list, stream, source.scratch().hidden(), tokens.rows, residual)?;
+                }
+                if let Some(input) = input {
+                    let weights = weights.ok_or_else(|| {
+                        Error::shape("sums", "the unquantized block's linears are not in halves")
+                    })?;
+                    let room = source.scratch().operand_room(x);
+                    let input = Operand::prepare(list, input, None, &room, tokens.rows)?;
+                    let store = if residual == 0.0 { Store::Set } else { Store::Add };
+                    matmul(list, &input, &weights.unbiased(), stream, tokens.rows, store)?;
+                }
+                let lack = tokens.columns(list, stream)?;
+                let mut first = 0;
+                for slab in slabs {
+                    slab.add_columns(list, &inputs, &lack, first)?;
+                    first += slab.matrix().cols();
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl Stream {
-    /// Runs all rows through a block as far as the last of some groups and sums their inputs. `original` is the
-    /// unquantized block, for the reference; without one it is not looked at. Where the block's last group is among them, the
+    /// Runs all rows through a block as far as the last of some groups and sums their inputs, and what they lack as far as the
+    /// method makes use of it. `original` is the unquantized block, for the reference; without one it is not looked at. Where the block's last group is among them, the
     /// reference is after the block then.
     ///
     /// # Errors
@@ -106,22 +152,25 @@ impl Stream {
         source: &Source<'_>,
         (block, original): (&Block, &Block),
         groups: Range<usize>,
+        method: Method,
     ) -> Result<Vec<GroupSums>> {
         let _stage = source.device().stage(stages::SUMS)?;
-        let paired = self.reference.is_some();
-        let sums = |group: &GroupSpec| GroupSums::new(source, &group.linears[0], paired);
-        let sums: Vec<GroupSums> =
+        let method = self.reference.as_ref().map(|_| method);
+        let sums = |group: &GroupSpec| Summing::new(source, &group.linears[0], method);
+        let sums: Vec<Summing> =
             block.spec().groups[groups.clone()].iter().map(sums).collect::<Result<_>>()?;
         let weights = self.weights_buffer(source)?;
         let of = |group: usize| groups.contains(&group).then(|| &sums[group - groups.start]);
-        let keep: RunnerTap<'_> =
-            &mut |list, group, input, rows| match of(group).and_then(|sums| sums.paired.as_ref()) {
-                Some(paired) => paired.keep(list, source, input, rows),
-                None => Ok(()),
-            };
+        let keep: RunnerTap<'_> = &mut |list, group, input, rows| {
+            of(group).map_or(Ok(()), |sums| sums.keep(list, source, input, rows))
+        };
         let add: RunnerTap<'_> = &mut |list, group, input, rows| {
             let tokens = Tokens { rows, weights: weights.as_ref() };
-            of(group).map_or(Ok(()), |sums| sums.add(list, source, input, tokens))
+            let dense = match &*original.groups()[group].linears()[0] {
+                Linear::Dense(matrix) => Some(matrix),
+                Linear::Packed(_) => None,
+            };
+            of(group).map_or(Ok(()), |sums| sums.add(list, source, dense, input, tokens))
         };
         let last = groups.end - 1;
         let ends = groups.end == block.spec().groups.len();
@@ -143,16 +192,22 @@ impl Stream {
             work.add(runner.list(span.start, span.len())?);
             work.run()?;
         }
-        Ok(sums)
+        drop((reference, runner));
+        Ok(sums.into_iter().map(|summing| summing.sums).collect())
     }
 
-    /// Sums the inputs of the head over the rows after the last block.
+    /// Sums the inputs of the head over the rows after the last block, and what they lack.
     ///
     /// # Errors
     /// As the files and the device report.
-    pub fn accumulate_head(&self, source: &Source<'_>, head: &LinearSpec) -> Result<GroupSums> {
+    pub fn accumulate_head(
+        &self,
+        source: &Source<'_>,
+        head: &LinearSpec,
+        method: Method,
+    ) -> Result<GroupSums> {
         let _stage = source.device().stage(stages::SUMS)?;
-        let sums = GroupSums::new(source, head, self.reference.is_some())?;
+        let sums = Summing::new(source, head, self.reference.as_ref().map(|_| method))?;
         let weights = self.weights_buffer(source)?;
         let norm = source.upload(LAST_NORM, &source.last_norm()?)?;
         let (hidden, normed) = (source.scratch().hidden(), source.scratch().tensor(Role::Normed));
@@ -167,15 +222,15 @@ impl Stream {
         };
         for (pass, (row, span)) in self.rows.passes().enumerate() {
             let rows = span.len();
-            if let (Some(reference), Some(paired)) = (&self.reference, &sums.paired) {
+            if let (Some(reference), Some(_)) = (&self.reference, &sums.sums.lack) {
                 reference.load(pass, hidden, &mut work)?;
-                run(&mut work, rows, &|list| paired.keep(list, source, normed, rows))?;
+                run(&mut work, rows, &|list| sums.keep(list, source, normed, rows))?;
             }
             self.write_weights(weights.as_ref(), row, span)?;
             self.rows.load(pass, hidden, &mut work)?;
             let tokens = Tokens { rows, weights: weights.as_ref() };
-            run(&mut work, rows, &|list| sums.add(list, source, normed, tokens))?;
+            run(&mut work, rows, &|list| sums.add(list, source, None, normed, tokens))?;
         }
-        Ok(sums)
+        Ok(sums.sums)
     }
 }

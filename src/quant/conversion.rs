@@ -55,6 +55,8 @@ pub struct Conversion {
     pub probe_rows: usize,
     /// How linears are fitted and rounded.
     pub method: Method,
+    /// Most bytes of host memory, if there is a limit.
+    pub host_memory: Option<u64>,
     /// Go on with an earlier job.
     pub resume: bool,
 }
@@ -64,7 +66,12 @@ impl Conversion {
     ///
     /// # Errors
     /// As the files report.
-    pub(super) fn inputs(&self, device: &Device, identity: &ModelIdentity) -> Result<Inputs> {
+    pub(super) fn inputs(
+        &self,
+        device: &Device,
+        identity: &ModelIdentity,
+        pass_rows: usize,
+    ) -> Result<Inputs> {
         let [tokenizer, calibration] = self.text_digests()?;
         let (measurement, measured) = match &self.measurement {
             Some(path) => (path.display().to_string(), file_digest(path)?),
@@ -88,6 +95,7 @@ impl Conversion {
             .with("--measurement-rows", self.measurement_rows.0)
             .with("--measurement-length", self.measurement_rows.1)
             .with("--probe-rows", self.probe_rows)
+            .with("tokens of a pass, of which --vram leaves so many", pass_rows)
             .with("--asymmetry", self.method.asymmetry)
             .with("--residual", self.method.residual)
             .with("--damping", self.method.damping)

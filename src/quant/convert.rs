@@ -18,6 +18,7 @@ use super::output::{Claim, directory_digest};
 use super::quantize::{PackedBlock, chosen_recipes, install, quantize_block, quantize_head};
 use super::recount::{Recount, recount};
 use super::report::Reporter;
+use super::room::ConversionPlan;
 use super::rotation::Rotation;
 use super::source::Source;
 use super::stages;
@@ -83,15 +84,17 @@ pub fn convert_transformed(
     let made = conversion.output_is_made()?;
     let text = conversion.text()?;
     let context = conversion.longest_row(config.max_position_embeddings)?;
-    let passes = (pass_rows(device, &config), context);
+    let plan = ConversionPlan::new(device, &config, conversion, (pass_rows(device, &config), context))?;
+    let passes = (plan.pass_rows, context);
     let mut source = Source::new(device, config.clone(), conversion.tensors()?, passes, transform)?;
     if conversion.method.paired() {
         source.make_room_for_reference()?;
     }
+    source.set_rows_room(plan.room.clone());
     let text = text.map(|text| Calibration::read(conversion, &text, config.vocab_size)).transpose()?;
     let measured =
         conversion.measurement.as_deref().map(|path| measured(path, &identity, &config)).transpose()?;
-    let inputs = conversion.inputs(device, &identity)?;
+    let inputs = conversion.inputs(device, &identity, plan.pass_rows)?;
     let claim = |output: &PathBuf| Claim::lock(output, &conversion.work, inputs.fingerprint());
     let mut claim = conversion.output.as_ref().map(claim).transpose()?;
     let (mut job, opening) = Job::open(&conversion.work, inputs, conversion.resume)?;
@@ -106,6 +109,7 @@ pub fn convert_transformed(
         return Ok(Converted::Model(recount(output)?));
     }
     claim.as_mut().map_or(Ok(()), Claim::take)?;
+    reporter.note(&plan.line());
     let text = match text {
         Some(text) => text,
         None => Calibration::written(device, conversion, &mut job, reporter)?,

@@ -2,8 +2,8 @@
 //!
 //! H is the mean over calibration rows of Xᵀ·diag(w)·X. Rows of the linear are ordered by H's falling diagonal, H is
 //! damped, and U with (H + damping·I)⁻¹ = Uᵀ·U is kept on the device, where `gptq` needs it (ExLlamaV2 0.3.2). H is made in
-//! the memory of its sum; with U that is two matrices [k, k] (6.6 GB for k = 28672), and [`PreparedHessian::inverse`] is a
-//! third.
+//! the memory of its sum; with U that is two matrices [k, k] (6.6 GB for k = 28672), of which H can be forgotten
+//! ([`PreparedHessian::forget`]) once nothing is measured by it any more.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,11 +16,11 @@ use super::sums::ProductSum;
 use crate::gpu::{Buffer, CommandList, Device};
 use crate::ops::matmul_tn::{Product, Window, matmul_tn};
 use crate::ops::symmetrize::symmetrize;
-use crate::ops::{Permutation, TallMatrix};
+use crate::ops::{Permutation, TallMatrix, Tensor};
 use crate::{Error, Result};
 
-/// Rows of the inverse that are made together.
-const INVERSE_ROWS: usize = 2048;
+/// Columns of the inverse that are made together.
+const PANEL: usize = 1024;
 
 /// A Hessian ready for quantizing the linears that share it.
 pub struct PreparedHessian {
@@ -28,9 +28,8 @@ pub struct PreparedHessian {
     diagonal: Vec<f32>,
     order: Vec<u32>,
     order_buffer: Buffer,
-    hessian: TallMatrix,
+    hessian: Option<TallMatrix>,
     factored: Factored,
-    inverse: OnceLock<TallMatrix>,
     pub(super) permutation: OnceLock<Arc<Permutation>>,
 }
 
@@ -89,9 +88,8 @@ impl PreparedHessian {
             order_buffer: device.upload(&format!("{name}.order"), &order)?,
             order,
             diagonal,
-            hessian,
+            hessian: Some(hessian),
             factored,
-            inverse: OnceLock::new(),
             permutation: OnceLock::new(),
         })
     }
@@ -117,8 +115,18 @@ impl PreparedHessian {
     }
 
     /// H [k, k] without damping, features in their own order.
-    pub fn hessian(&self) -> &TallMatrix {
-        &self.hessian
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it was forgotten.
+    pub fn hessian(&self) -> Result<&TallMatrix> {
+        self.hessian
+            .as_ref()
+            .ok_or_else(|| Error::shape(&self.name, "its Hessian was forgotten, its factor is left"))
+    }
+
+    /// Gives back the memory of H, which U does not need.
+    pub fn forget(&mut self) {
+        self.hessian = None;
     }
 
     /// U [k, k], upper triangular, features in packed order.
@@ -147,46 +155,57 @@ impl PreparedHessian {
     /// # Errors
     /// As the device reports; [`Error::Shape`] when k is no multiple of four.
     pub fn residual(&self) -> Result<f64> {
-        let Self { name, hessian: matrix, diagonal, order, .. } = self;
+        let (Self { name, diagonal, order, .. }, matrix) = (self, self.hessian()?);
         Moments { name, matrix, diagonal, order }.residual(self.factor(), self.damping().amount, 0)
     }
 
-    /// (H + damping·I)⁻¹ = Uᵀ·U [k, k], features in packed order; made when it is first wanted, in k³/3 operations and a
-    /// little: only above the diagonal, and only of the rows of U that are not zero there. Predicted for an H100 at 15 TFLOP/s:
-    /// 0.1 ms, 2 ms, 0.55 s for k = 1536, 4096, 28672.
+    /// Adds `factor`·(H + damping·I)⁻¹·`right` to `to`, both [k, n] in packed order. Uᵀ·U is made a few columns at a time, in k³
+    /// operations and as many as its product takes, and not kept.
     ///
     /// # Errors
-    /// As the device reports.
-    pub fn inverse(&self) -> Result<&TallMatrix> {
-        if let Some(inverse) = self.inverse.get() {
-            return Ok(inverse);
-        }
-        let (device, k) = (self.factor().device().clone(), self.k());
-        let inverse = TallMatrix::zeros(&device, &format!("{}.inverse", self.name), k, k)?;
-        for (slab_first, slab) in inverse.slabs() {
-            for row in (0..slab.rows()).step_by(INVERSE_ROWS) {
-                let mut list = CommandList::new(&device, format!("{}: inverse", self.name));
-                let (first, m) = (slab_first + row, INVERSE_ROWS.min(slab.rows() - row));
-                for (from, factor) in self.factor().slabs().filter(|(from, _)| *from < first + m) {
-                    let product = Product {
-                        a: Window { matrix: factor, row: 0, col: first },
-                        b: Window { matrix: factor, row: 0, col: first },
-                        c: Window { matrix: slab, row, col: first },
-                        rows: factor.rows().min(first + m - from),
-                        m,
-                        n: k - first,
-                        alpha: 1.0,
-                        beta: if from == 0 { 0.0 } else { 1.0 },
-                        weights: None,
-                        upper: true,
-                    };
-                    matmul_tn(&mut list, &product)?;
-                }
-                list.run()?;
+    /// [`Error::Shape`] when the shapes differ; as the device reports.
+    pub fn add_solved(&self, right: &Tensor, to: &Tensor, factor: f32) -> Result<()> {
+        let (device, k, n) = (self.factor().device(), self.k(), right.cols());
+        right.expect("a solution", k, n)?;
+        to.expect("a solution", k, n)?;
+        let most = (device.max_slab_bytes() / (4 * k as u64)) as usize / 4 * 4;
+        let panel =
+            Tensor::zeros(device, &format!("{}.inverse", self.name), k, PANEL.min(k).min(most.max(4)))?;
+        for first in (0..k).step_by(panel.cols()) {
+            let count = panel.cols().min(k - first);
+            let mut list = CommandList::new(device, format!("{}: solution", self.name));
+            // Rows of U below the panel's columns have zeros in them.
+            for (row, slab) in self.factor().slabs().filter(|(row, _)| *row < first + count) {
+                let product = Product {
+                    a: Window::whole(slab),
+                    b: Window { matrix: slab, row: 0, col: first },
+                    c: Window::whole(&panel),
+                    rows: slab.rows().min(first + count - row),
+                    m: k,
+                    n: count,
+                    alpha: 1.0,
+                    beta: if row == 0 { 0.0 } else { 1.0 },
+                    weights: None,
+                    upper: false,
+                };
+                matmul_tn(&mut list, &product)?;
             }
+            let product = Product {
+                a: Window::whole(&panel),
+                b: Window::whole(right),
+                c: Window { matrix: to, row: first, col: 0 },
+                rows: k,
+                m: count,
+                n,
+                alpha: factor,
+                beta: 1.0,
+                weights: None,
+                upper: false,
+            };
+            matmul_tn(&mut list, &product)?;
+            list.run()?;
         }
-        whole(&self.name, &inverse, 1.0)?;
-        Ok(self.inverse.get_or_init(|| inverse))
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use super::measurement::{BlockMeasurement, LinearMeasurement, OptionMeasurement}
 use super::method::Method;
 use super::options::{linear_recipes, probed};
 use super::probe::Probe;
+use super::quantize::weighed;
 use super::report::Reporter;
 use super::scales::ScaleRule;
 use super::source::Source;
@@ -21,6 +22,7 @@ use super::stream::Stream;
 use super::sums::ProductSum;
 use super::transform::Site;
 use super::trial::Trial;
+use super::weights::FloatWeights;
 use crate::Result;
 use crate::model::{Block, Linear};
 use crate::packing::Layout;
@@ -47,13 +49,15 @@ pub fn measure_block(
 ) -> Result<BlockMeasurement> {
     let Measuring { source, probe, method } = *measuring;
     let spec = block.spec().clone();
-    let sums = stream.accumulate(source, (block, block), 0..spec.groups.len())?;
+    let sums = stream.accumulate(source, (block, block), 0..spec.groups.len(), method)?;
     let mut linears = Vec::new();
     for (group, (specs, sums)) in spec.groups.iter().zip(sums).enumerate() {
-        let hessian = prepare(&specs.linears[0].name, sums.hessian, stream.rows().rows(), method, reporter)?;
-        for (position, linear) in specs.linears.iter().enumerate() {
+        let rows = stream.rows().rows();
+        let mut hessian = prepare(&specs.linears[0].name, sums.hessian, rows, method, reporter)?;
+        let weighed = weighed(source, &spec, specs, &mut hessian)?;
+        for (position, (linear, weights)) in specs.linears.iter().zip(weighed).enumerate() {
             let site = Site { block: &spec, input: specs.input, linear };
-            let tried = try_all(source, site, &hessian, reporter)?;
+            let tried = try_all(source, (site, weights), &hessian, probe.is_some(), reporter)?;
             let mut damages = Vec::new();
             for (option, stored) in tried.probed {
                 let Some(probe) = probe else { break };
@@ -117,8 +121,11 @@ struct Tried {
     probed: Vec<(usize, Arc<Linear>)>,
 }
 
-/// Trials that run while the host records the next.
+/// Trials that run while the host records the next ...
 const AT_ONCE: usize = 2;
+
+/// ... of linears of at most so many weights: larger ones keep the device busy, and each trial holds as much as the weights.
+const SMALL: usize = 1 << 22;
 
 impl Tried {
     /// Takes the results of the oldest trials until so many are left.
@@ -133,17 +140,21 @@ impl Tried {
 
 fn try_all(
     source: &Source<'_>,
-    site: Site<'_>,
+    (site, weights): (Site<'_>, FloatWeights),
     hessian: &PreparedHessian,
+    probing: bool,
     reporter: &mut dyn Reporter,
 ) -> Result<Tried> {
     let spec = site.linear;
     reporter.note(&format!("-- Linear: {}", spec.name));
-    let prepared = source.weights(site)?.prepare(hessian, None)?;
+    let prepared = weights.prepare(hessian, None)?;
     let bias = source.bias(site)?;
     let recipes = linear_recipes();
-    let to_probe: Vec<Layout> =
-        probed().into_iter().map(|index| recipes[index].layout(spec.k)).collect::<Result<_>>()?;
+    let to_probe: Vec<Layout> = probed()
+        .into_iter()
+        .filter(|_| probing)
+        .map(|index| recipes[index].layout(spec.k))
+        .collect::<Result<_>>()?;
     let mut tried = Tried { options: Vec::new(), probed: Vec::new() };
     let mut layouts: Vec<Layout> = Vec::new();
     let mut running: VecDeque<(usize, Trial<'_>)> = VecDeque::new();
@@ -169,7 +180,7 @@ fn try_all(
         };
         tried.options.push(OptionMeasurement { recipe, bits, rfn_error, damage: 0.0 });
         layouts.push(layout);
-        tried.finish(&mut running, AT_ONCE)?;
+        tried.finish(&mut running, if spec.k * spec.n <= SMALL { AT_ONCE } else { 0 })?;
     }
     tried.finish(&mut running, 0)?;
     for option in &mut tried.options {

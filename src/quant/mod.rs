@@ -40,6 +40,7 @@ pub mod quantize;
 pub mod recipe;
 pub mod recount;
 pub mod report;
+pub mod room;
 pub mod rotation;
 pub mod rows;
 pub mod scales;

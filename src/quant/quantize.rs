@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::accumulate::GroupSums;
 use super::correction::Correction;
 use super::gptq::quantize;
+use super::hessian::PreparedHessian;
 use super::measure::prepare;
 use super::measurement::BlockMeasurement;
 use super::method::Method;
@@ -16,8 +17,9 @@ use super::report::Reporter;
 use super::source::Source;
 use super::stream::Stream;
 use super::transform::Site;
+use super::weights::FloatWeights;
 use crate::Result;
-use crate::model::{Block, Linear, head_spec};
+use crate::model::{Block, BlockSpec, GroupSpec, Linear, head_spec};
 use crate::packing::PackedMatrix;
 
 /// Packed linears by name.
@@ -43,18 +45,24 @@ pub fn quantize_block(
     let spec = block.spec().clone();
     let mut packed = PackedBlock::new();
     let mut recipes = chosen.iter();
-    let original = block.clone();
+    let mut original = block.clone();
     let rows = stream.rows().rows();
     let unquantized = stream.made_by(source, &original, ERROR_ROWS)?;
     for (index, group) in spec.groups.iter().enumerate() {
-        for sums in stream.accumulate(source, (block, &original), index..index + 1)? {
-            let GroupSums { hessian, paired } = sums;
-            let hessian = prepare(&group.linears[0].name, hessian, rows, method, reporter)?;
-            let correction = paired.as_ref().map(|sums| Correction { sums, method, rows });
+        let sums = stream.accumulate(source, (block, &original), index..index + 1, method)?;
+        if index + 1 == spec.groups.len() {
+            // Nothing runs through the unquantized block any more.
+            original = block.clone();
+        }
+        for GroupSums { hessian, lack } in sums {
+            let mut hessian = prepare(&group.linears[0].name, hessian, rows, method, reporter)?;
+            let correction = lack.as_ref().map(|lack| Correction { lack, rows });
+            let weighed = weighed(source, &spec, group, &mut hessian)?;
             let mut known = Vec::new();
-            for (position, (linear, recipe)) in group.linears.iter().zip(recipes.by_ref()).enumerate() {
+            let linears = group.linears.iter().zip(weighed).zip(recipes.by_ref());
+            for (position, ((linear, weights), recipe)) in linears.enumerate() {
                 let site = Site { block: &spec, input: group.input, linear };
-                let prepared = source.weights(site)?.prepare(&hessian, correction.as_ref())?;
+                let prepared = weights.prepare(&hessian, correction)?;
                 let bias = source.bias(site)?;
                 let result =
                     quantize(&prepared, &hessian, &recipe.layout(linear.k)?, bias.as_deref(), method.scales)?;
@@ -77,6 +85,22 @@ pub fn quantize_block(
         unquantized.len()
     ));
     Ok(packed)
+}
+
+/// The weights of a group's linears on the device; what only they needed of the Hessian is forgotten.
+///
+/// # Errors
+/// As the files and the device report.
+pub(super) fn weighed(
+    source: &Source<'_>,
+    block: &BlockSpec,
+    group: &GroupSpec,
+    hessian: &mut PreparedHessian,
+) -> Result<Vec<FloatWeights>> {
+    let of = |linear| source.weights(Site { block, input: group.input, linear })?.weighed(hessian);
+    let weighed = group.linears.iter().map(of).collect::<Result<_>>()?;
+    hessian.forget();
+    Ok(weighed)
 }
 
 /// Puts packed linears into a block loaded from the source.
@@ -117,11 +141,13 @@ pub fn quantize_head(
 ) -> Result<PackedBlock> {
     let spec = head_spec(source.config());
     let recipe = head_recipe(bits)?;
-    let GroupSums { hessian, paired } = stream.accumulate_head(source, &spec)?;
+    let GroupSums { hessian, lack } = stream.accumulate_head(source, &spec, method)?;
     let rows = stream.rows().rows();
-    let hessian = prepare(&spec.name, hessian, rows, method, reporter)?;
-    let correction = paired.as_ref().map(|sums| Correction { sums, method, rows });
-    let prepared = source.head_weights()?.prepare(&hessian, correction.as_ref())?;
+    let mut hessian = prepare(&spec.name, hessian, rows, method, reporter)?;
+    let correction = lack.as_ref().map(|lack| Correction { lack, rows });
+    let weights = source.head_weights()?.weighed(&hessian)?;
+    hessian.forget();
+    let prepared = weights.prepare(&hessian, correction)?;
     let result = quantize(&prepared, &hessian, &recipe.layout(spec.k)?, None, method.scales)?;
     let bpw = recipe.bits_per_weight(spec.k, spec.n)?;
     reporter.note(&format!("-- {}: {recipe}, {bpw:.2} bpw  rfn_error: {:.5}", spec.name, result.rfn_error));

@@ -2,12 +2,14 @@
 //! is no other way to them. What a transform does is not known here ([`super::transform`]).
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::f16;
 use serde_json::Value;
 
+use super::room::ROWS_ROOM;
+use super::rows::RowsRoom;
 use super::stages;
 use super::tensors::Tensors;
 use super::transform::{Floats, Place, Site, Transform};
@@ -28,12 +30,8 @@ pub struct Source<'a> {
     workbench: Workbench,
     transform: &'a dyn Transform,
     blocks: Vec<BlockSpec>,
-    rows_room: u64,
+    rows_room: RowsRoom,
 }
-
-/// Bytes of hidden states that stay on the device where nothing limits its memory: those of 100 rows of 2048 tokens, twice,
-/// up to a hidden size of 2600; a software device has the host's memory anyway.
-const ROWS_ROOM: u64 = 4 << 30;
 
 impl<'a> Source<'a> {
     /// Opens the model in `directory` for rows of up to `context` tokens, in passes of up to `rows`.
@@ -63,7 +61,8 @@ impl<'a> Source<'a> {
     ) -> Result<Self> {
         let blocks = blocks(&config);
         let workbench = Workbench::new(device, config, rows, context)?;
-        let rows_room = device.memory_limit().map_or(ROWS_ROOM, |limit| ROWS_ROOM.min(limit / 4));
+        let device = device.memory_limit().map_or(ROWS_ROOM, |limit| ROWS_ROOM.min(limit / 4));
+        let rows_room = RowsRoom { device, host: u64::MAX, directory: PathBuf::new() };
         Ok(Self { tensors, workbench, transform, blocks, rows_room })
     }
 
@@ -105,14 +104,14 @@ impl<'a> Source<'a> {
         self.workbench.make_room(2)
     }
 
-    /// Bytes of hidden states of calibration rows that are kept on the device; more are kept on the host.
-    pub fn rows_room(&self) -> u64 {
-        self.rows_room
+    /// Where hidden states of calibration rows are kept.
+    pub fn rows_room(&self) -> &RowsRoom {
+        &self.rows_room
     }
 
     /// Sets that.
-    pub fn set_rows_room(&mut self, bytes: u64) {
-        self.rows_room = bytes;
+    pub fn set_rows_room(&mut self, room: RowsRoom) {
+        self.rows_room = room;
     }
 
     /// What the output's config.json says of the head; see [`Transform::tied`].

@@ -28,8 +28,7 @@ impl Stream {
     /// As [`Source::embed`].
     pub fn embed(source: &Source<'_>, tokens: &[Vec<u32>]) -> Result<Self> {
         let hidden = source.config().hidden_size;
-        let bytes: usize = tokens.iter().map(|row| 4 * 2 * row.len() * hidden).sum();
-        let rows = HiddenRows::new(source, tokens.iter().map(|row| source.embed(row)), bytes)?;
+        let rows = HiddenRows::new(source, tokens.iter().map(|row| source.embed(row)))?;
         let width = tokens.first().map_or(0, |row| row.len() * hidden);
         Ok(Self { rows, reference: None, weights: None, width })
     }

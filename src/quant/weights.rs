@@ -25,6 +25,7 @@ pub struct FloatWeights {
     k: usize,
     outputs: usize,
     slabs: Vec<Tensor>,
+    energy: Option<f64>,
 }
 
 impl FloatWeights {
@@ -55,41 +56,60 @@ impl FloatWeights {
             Tensor::upload(device, &format!("{name}.weights"), &transposed, width)
         };
         let slabs = column_slabs(device, name, k, outputs)?.into_iter().map(upload).collect::<Result<_>>()?;
-        Ok(Self { name: name.to_owned(), k, outputs, slabs })
+        Ok(Self { name: name.to_owned(), k, outputs, slabs, energy: None })
     }
 
-    /// Puts the rows into the Hessian's order, adds what `correction` says to them and measures tr(WᵀHW), W being the
-    /// weights without that.
+    /// The same with tr(WᵀHW) measured, for which nothing else needs H itself.
     ///
     /// # Errors
     /// [`Error::Shape`] when the Hessian is of another size; as [`CommandList::run`].
-    pub fn prepare(
-        self,
-        hessian: &PreparedHessian,
-        correction: Option<&Correction<'_>>,
-    ) -> Result<PreparedWeights> {
-        if hessian.k() != self.k {
-            let message =
-                format!("{} inputs, but the Hessian of `{}` has {}", self.k, hessian.name(), hessian.k());
-            return Err(Error::shape(self.name, message));
-        }
+    pub fn weighed(self, hessian: &PreparedHessian) -> Result<Self> {
+        self.expect(hessian)?;
         let device = self.slabs[0].device().clone();
-        let _stage = device.stage(if correction.is_some() { stages::CORRECTION } else { stages::LOADING })?;
-        let mut list = CommandList::new(&device, format!("{}: rows in order", self.name));
-        let mut slabs = Vec::with_capacity(self.slabs.len());
-        for slab in &self.slabs {
-            let ordered = Tensor::zeros(&device, &format!("{}.ordered", self.name), self.k, slab.cols())?;
-            gather_rows(&mut list, slab, hessian.order_buffer(), &ordered)?;
-            if let Some(correction) = correction {
-                correction.record(&mut list, hessian, slabs.len(), slab, &ordered)?;
-            }
-            slabs.push(ordered);
-        }
+        let mut list = CommandList::new(&device, format!("{}: energy", self.name));
         let parts_buffer = self.record_energy(&mut list, hessian)?;
         list.run()?;
         let parts: Vec<f32> = device.read(&parts_buffer, 0, parts_buffer.bytes() as usize / 4)?;
         let energy = parts.iter().map(|&part| f64::from(part)).sum();
+        Ok(Self { energy: Some(energy), ..self })
+    }
+
+    /// Puts the rows into the Hessian's order and adds what `correction` says to them. tr(WᵀHW) is that of the weights without
+    /// it, and measured now if it was not before.
+    ///
+    /// # Errors
+    /// As [`FloatWeights::weighed`].
+    pub fn prepare(
+        self,
+        hessian: &PreparedHessian,
+        correction: Option<Correction<'_>>,
+    ) -> Result<PreparedWeights> {
+        self.expect(hessian)?;
+        let device = self.slabs[0].device().clone();
+        let _stage = device.stage(if correction.is_some() { stages::CORRECTION } else { stages::LOADING })?;
+        let Some(energy) = self.energy else { return self.weighed(hessian)?.prepare(hessian, correction) };
+        let mut slabs = Vec::with_capacity(self.slabs.len());
+        for slab in self.slabs {
+            let ordered = Tensor::zeros(&device, &format!("{}.ordered", self.name), self.k, slab.cols())?;
+            let mut list = CommandList::new(&device, format!("{}: rows in order", self.name));
+            gather_rows(&mut list, &slab, hessian.order_buffer(), &ordered)?;
+            list.run()?;
+            drop(list);
+            if let Some(correction) = correction {
+                correction.apply(hessian, slabs.len(), &slab, &ordered)?;
+            }
+            slabs.push(ordered);
+        }
         Ok(PreparedWeights { name: self.name, k: self.k, outputs: self.outputs, slabs, energy })
+    }
+
+    fn expect(&self, hessian: &PreparedHessian) -> Result<()> {
+        if hessian.k() == self.k {
+            return Ok(());
+        }
+        let message =
+            format!("{} inputs, but the Hessian of `{}` has {}", self.k, hessian.name(), hessian.k());
+        Err(Error::shape(&self.name, message))
     }
 
     /// Partial sums of tr(Wᵀ·(H·W)), a panel of rows of H·W at a time.
@@ -106,7 +126,7 @@ impl FloatWeights {
             let panel = Tensor::zeros(&device, "panel of H·W", rows, slab.cols())?;
             for first in (0..self.k).step_by(rows) {
                 let rows = rows.min(self.k - first);
-                for (row, h) in hessian.hessian().slabs() {
+                for (row, h) in hessian.hessian()?.slabs() {
                     let product = Product {
                         a: Window { matrix: h, row: 0, col: first },
                         b: Window { matrix: slab, row, col: 0 },

@@ -1,6 +1,6 @@
-//! Products over the rows of activations, their columns as halves, and differences.
+//! Products over the rows of activations, and their columns as halves.
 
-use exlay::selftest::{ColumnProduct, HalveColumns, Subtract};
+use exlay::selftest::{ColumnProduct, HalveColumns};
 
 use crate::support::check;
 
@@ -21,12 +21,5 @@ fn products_of_all_shapes() {
         (65, 64, 288, true, 0),
     ] {
         check(&ColumnProduct { rows, m, n, upper, first });
-    }
-}
-
-#[test]
-fn differences_of_all_sizes() {
-    for (rows, cols) in [(1, 1), (3, 32), (5, 33), (9, 97), (65, 257)] {
-        check(&Subtract { rows, cols });
     }
 }

@@ -14,6 +14,7 @@ mod cache_write;
 mod column_product;
 mod dequantize;
 mod device;
+mod difference;
 mod embed;
 mod fused;
 mod gemv;

@@ -264,7 +264,7 @@ fn hessians_accumulate() {
         let third = product(&left, &right, tokens, Some(&weights));
         let upper = |at: usize| (at / k).min(at % k) * k + (at / k).max(at % k);
         let expected = (0..k * k).map(|at| (first[upper(at)] + second[upper(at)]) / 4.0);
-        let found_all = found.hessian().read().unwrap().into_iter().chain(other);
+        let found_all = found.hessian().unwrap().read().unwrap().into_iter().chain(other);
         for (value, expected) in found_all.zip(expected.chain(third.iter().copied())) {
             // About 300 roundings of sums of random sign that reach about 70.
             assert!((f64::from(value) - expected).abs() <= 1e-5 * 70.0, "{value}, expected {expected}");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests; clippy exempts only test functions")]
 
 mod bad_input;
+mod fitting;
 mod job;
 mod kill;
 mod probes;

@@ -76,6 +76,7 @@ fn conversion(home: &Path, name: &str) -> Conversion {
     Conversion {
         model: home.join("model"),
         synthetic: None,
+        host_memory: None,
         work: home.join(format!("{name}-work")),
         output: Some(home.join(name)),
         calibration: Some(crate::calibration()),

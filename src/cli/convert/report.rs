@@ -34,8 +34,12 @@ pub(crate) struct ConvertReport {
     pub(crate) seconds: f64,
     /// Most bytes held in device buffers at once.
     pub(crate) peak_device_bytes: u64,
+    /// Bytes that `--vram` allows.
+    pub(crate) device_limit: Option<u64>,
     /// Most bytes of host memory in use at once, where the system tells.
     pub(crate) peak_host_bytes: Option<u64>,
+    /// Bytes that `--host-memory` allows.
+    pub(crate) host_limit: Option<u64>,
     /// Where the time went, if that was asked for.
     pub(crate) stages: Option<Stages>,
 }
@@ -68,8 +72,13 @@ impl std::fmt::Display for ConvertReport {
             }
         }
         writeln!(f, "time         {}", units::seconds(self.seconds))?;
+        let of = |limit: Option<u64>| {
+            limit.map_or(String::new(), |limit| format!(" of {} allowed", units::bytes(limit)))
+        };
         let host = self.peak_host_bytes.map_or("unknown".to_owned(), units::bytes);
-        writeln!(f, "peak memory  device {}, host {host}", units::bytes(self.peak_device_bytes))?;
+        let (device, host) =
+            (units::bytes(self.peak_device_bytes) + &of(self.device_limit), host + &of(self.host_limit));
+        writeln!(f, "peak memory  device {device}, host {host}")?;
         self.stages.as_ref().map_or(Ok(()), |stages| write!(f, "\n{stages}"))
     }
 }
@@ -95,6 +104,8 @@ mod tests {
             seconds: 754.2,
             peak_device_bytes: 1 << 30,
             peak_host_bytes: Some(3 << 29),
+            device_limit: None,
+            host_limit: Some(1 << 31),
             stages: None,
         };
         assert_snapshot!(report.to_string(), @r"
@@ -108,7 +119,7 @@ mod tests {
           norms      97.7 KiB
           biases     0 B
         time         12 min 34 s
-        peak memory  device 1.0 GiB, host 1.5 GiB
+        peak memory  device 1.0 GiB, host 1.5 GiB of 2.0 GiB allowed
         ");
         report = ConvertReport {
             output: Some("measurement.json".into()),

@@ -43,7 +43,9 @@ pub(crate) fn run(args: &ConvertArgs, global: &GlobalArgs) -> anyhow::Result<()>
     let mut report = ConvertReport {
         seconds: started.elapsed().as_secs_f64(),
         peak_device_bytes: device.memory().peak,
+        device_limit: device.memory_limit(),
         peak_host_bytes: peak_host_bytes(),
+        host_limit: conversion.host_memory,
         ..ConvertReport::default()
     };
     match converted {
@@ -95,6 +97,7 @@ fn conversion(args: &ConvertArgs) -> anyhow::Result<Conversion> {
             damping: args.damping,
             scales: args.scales,
         },
+        host_memory: args.host_memory,
         shard_bytes: args.shard_bytes(),
         resume: !args.no_resume,
     };

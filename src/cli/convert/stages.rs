@@ -91,7 +91,6 @@ impl std::fmt::Display for Stages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use insta::assert_snapshot;
 
     #[test]
     fn the_table() {
@@ -101,7 +100,9 @@ mod tests {
             share("embedding", "other", 2.0, Some(0.0), 2.0),
             share("quantizing", "factors", 6.0, Some(5.4), 240.0),
         ];
-        assert_snapshot!(Stages::new(stages.clone(), 2, 80).to_string(), @"");
+        let text = Stages::new(stages.clone(), 2, 80).to_string();
+        let line = "quantizing  factors  6.00 s      90 %        3.0 MiB  4 min 00 s";
+        assert!(text.contains(line) && text.contains("Measured on 2 of 80"), "{text}");
         let unknown = vec![Share { busy: None, ..stages[0].clone() }];
         let text = Stages::new(unknown, 2, 2).to_string();
         assert!(text.contains("unknown") && !text.contains("Measured on"), "{text}");

@@ -30,9 +30,6 @@ const LOUD_ROW: f32 = 4.0;
 const CHANNELS_A_LOUD_ONE: usize = 256;
 const LOUD_CHANNEL: f32 = 8.0;
 
-/// Values that are made by one thread at a time.
-const PIECE: usize = 1 << 14;
-
 /// A model of a shape, its weights in halves and nowhere.
 #[derive(Clone, Debug)]
 pub struct SyntheticFloats {
@@ -98,12 +95,10 @@ impl SyntheticFloats {
     pub fn matrix(&self, name: &str, columns: usize, rows: Range<usize>) -> Vec<f32> {
         let (random, loud) = (Random::new(self.seed, name), Random::new(self.seed, &format!("{name} rows")));
         let mut values = vec![0.0; rows.len() * columns];
-        values.par_chunks_mut(PIECE).enumerate().for_each(|(number, piece)| {
-            let first = rows.start * columns + number * PIECE;
-            for (value, index) in piece.iter_mut().zip(first..) {
-                let row = (index / columns) as u64;
-                let size = if loud.below(row, ROWS_A_LOUD_ONE) == 0 { LOUD_ROW } else { 1.0 };
-                *value = f16::from_f32(DEVIATION * size * random.bell(index as u64)).to_f32();
+        values.par_chunks_mut(columns.max(1)).zip(rows).for_each(|(values, row)| {
+            let size = if loud.below(row as u64, ROWS_A_LOUD_ONE) == 0 { LOUD_ROW } else { 1.0 };
+            for (value, index) in values.iter_mut().zip((row * columns) as u64..) {
+                *value = f16::from_f32(DEVIATION * size * random.bell(index)).to_f32();
             }
         });
         values
