@@ -21,7 +21,7 @@ pub struct DeviceOptions {
     pub binding_limit: Option<u64>,
     /// Decode no more bytes of packed weights at a time than this; for tests of slabs.
     pub decode_limit: Option<u64>,
-    /// Tell what stages take, at the price of waiting at both ends of each ([`Device::stage`]).
+    /// Tell what stages take, at the price of waiting at both ends of each ([`super::Device::stage`]).
     pub metered: bool,
 }
 

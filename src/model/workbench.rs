@@ -119,7 +119,7 @@ pub struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// The same in another slot; see [`Streamed::make_room`].
+    /// The same in another slot; see [`Workbench::make_room`].
     #[must_use]
     pub fn in_slot(self, slot: u32) -> Self {
         Self { slot, ..self }
