@@ -14,6 +14,8 @@
 //!
 //! [`super::Pass`] is the pass for prompts, for weights in halves and for whoever wants to look in between.
 
+use std::collections::BTreeSet;
+
 use super::batch::Row;
 use super::block::BlockKind;
 use super::cache::Cache;
@@ -98,6 +100,12 @@ pub(super) fn own_keys(rows: &[Row]) -> OwnKeys {
 fn groups<'a>(blocks: &'a [Block], head: &'a Head) -> Option<Vec<&'a QuantGroup>> {
     let groups = blocks.iter().flat_map(Block::groups).chain([head.group()]);
     groups.map(|group| group.together()).collect()
+}
+
+/// The shapes [k, columns] of the products of a pass.
+pub(super) fn shapes(blocks: &[Block], head: &Head) -> BTreeSet<[usize; 2]> {
+    let shape = |group: &QuantGroup| [group.k(), group.columns()];
+    groups(blocks, head).into_iter().flatten().map(shape).collect()
 }
 
 impl Decode {

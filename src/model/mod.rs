@@ -21,6 +21,7 @@ mod scratch;
 mod source;
 mod streamed;
 mod synthetic;
+mod tuning;
 mod weights;
 
 pub use batch::{Batch, Row};
@@ -37,6 +38,7 @@ pub use scratch::Scratch;
 pub use source::WeightSource;
 pub use streamed::{Runner, RunnerTap, Streamed};
 pub use synthetic::{Shape, Synthetic, mixed_layout};
+pub use tuning::{Product, Tuning};
 pub use weights::{Block, load_norm};
 
 pub use crate::ops::cache::CachePrecision;

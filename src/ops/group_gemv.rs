@@ -1,7 +1,7 @@
 //! A few rows times a group of packed linears; see `shaders/group_gemv.wgsl`.
 
 use super::activation::{Activation, Partial};
-use super::group_geometry::{MOST_OF_WORKGROUP, Split, split};
+use super::group_geometry::{Split, split};
 use super::quant_group::QuantGroup;
 use super::{RowNorm, gemv_text};
 use crate::gpu::{Arithmetic, CommandList, Variant};
@@ -53,13 +53,14 @@ fn variant(form: Arithmetic, rows: usize, slices: usize, table: Room) -> Variant
         .generated("generated/group_gemv.wgsl", gemv_text::text(form, rows, slices))
 }
 
-/// Every number of slices with its table in storage, and one with it among the immediates.
+/// Those that the smallest device may run: every number of slices up to eight with its table in storage, and eight with it among 128
+/// bytes of immediates.
 pub(super) fn variants() -> Vec<Variant> {
-    let (stored, listed) = (Room::of(usize::MAX, 0), Room::of(0, 256));
+    let (stored, listed) = (Room::of(usize::MAX, 0), Room::of(0, 128));
     let mut all = Vec::new();
     for form in Arithmetic::ALL {
         for rows in [1, 2, 4, MOST_ROWS] {
-            all.extend([1, 2, 4, 8, MOST_OF_WORKGROUP].map(|slices| variant(form, rows, slices, stored)));
+            all.extend([1, 2, 4, 8].map(|slices| variant(form, rows, slices, stored)));
             all.push(variant(form, rows, 8, listed));
         }
     }

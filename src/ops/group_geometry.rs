@@ -11,7 +11,7 @@ use crate::packing::BLOCK_ROWS;
 const OF_WORKGROUP: usize = 8;
 
 /// The most that a workgroup makes; with 32 a product was 10 % slower on an H100.
-pub(super) const MOST_OF_WORKGROUP: usize = 16;
+const MOST_OF_WORKGROUP: usize = 16;
 
 /// Most parts that are left to a consumer: on an H100 adding sixteen costs it 3 µs more than eight, which no product gains.
 const MOST_SUMS: usize = 8;

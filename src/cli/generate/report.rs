@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::cli::tuning::TuningReport;
 use crate::cli::units;
 
 /// What a generation has to say beside its text. What belongs to a text is that of the first one.
@@ -23,6 +24,8 @@ pub(crate) struct GenerateReport {
     pub(crate) steps_in_flight: usize,
     /// Device memory.
     pub(crate) memory: Memory,
+    /// How products are shared out.
+    pub(crate) tuning: TuningReport,
     /// Name of the adapter.
     pub(crate) adapter: String,
     /// Each text of a batch; not there for a single one.
@@ -124,7 +127,7 @@ impl GenerateReport {
         };
         format!(
             "adapter     {}\nload        {} ({})\nprompt      {}, {} to the first token\n{}generation  {}, {steps}\n\
-             memory      {}\n",
+             memory      {}\ntuning      {}\n",
             self.adapter,
             units::seconds(self.load_seconds),
             self.start.words(),
@@ -133,6 +136,7 @@ impl GenerateReport {
             rows.collect::<String>(),
             speed(total(|text| text.token_ids.len()), self.tokens_per_second),
             self.memory.words(),
+            self.tuning.words(),
         )
     }
 }
@@ -161,6 +165,7 @@ mod tests {
             tokens_per_second: 88.125,
             steps_in_flight: 3,
             memory: Memory { weights: 6_832_128, cache: 2 << 20, scratch: 1_300_000, peak: 11 << 20 },
+            tuning: TuningReport::default(),
             adapter: "llvmpipe".into(),
             rows: vec![],
             host_embedding: false,
