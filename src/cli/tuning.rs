@@ -29,10 +29,27 @@ impl FromStr for Wanted {
 }
 
 /// Where the geometry of products is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Source {
+    /// No profile was wanted.
+    Off,
+    /// The adapter is software, or the profile was of no use.
+    #[default]
+    Default,
+    /// The flag's file.
+    Pinned,
+    /// The cache directory's.
+    Kept,
+    /// The same, completed in this run.
+    Measured,
+}
+
+/// The geometry of products, and where it is from.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct TuningReport {
-    /// `off`, `default` (a software adapter, or a profile that was of no use), `pinned`, `kept` or `measured`.
-    source: &'static str,
+    /// What it is from.
+    source: Source,
     /// The profile's file, if one is used.
     file: Option<PathBuf>,
     /// Time that measuring took.
@@ -80,10 +97,10 @@ pub(super) fn complete(
     let products = |device: &Device| Tuning::of(adapter, device).products;
     let report = |source, file| TuningReport { source, file, seconds: 0.0, products: products(device) };
     match &global.tuning {
-        Some(Wanted::Off) => return Ok(report("off", None)),
-        Some(Wanted::Pinned(_)) if products(device).is_empty() => return Ok(report("default", None)),
-        Some(Wanted::Pinned(path)) => return Ok(report("pinned", Some(path.clone()))),
-        None if device.software() => return Ok(report("default", None)),
+        Some(Wanted::Off) => return Ok(report(Source::Off, None)),
+        Some(Wanted::Pinned(_)) if products(device).is_empty() => return Ok(report(Source::Default, None)),
+        Some(Wanted::Pinned(path)) => return Ok(report(Source::Pinned, Some(path.clone()))),
+        None if device.software() => return Ok(report(Source::Default, None)),
         None => {}
     }
     let started = Instant::now();
@@ -95,7 +112,7 @@ pub(super) fn complete(
     {
         output::note(&format!("{error}; the next start measures again"));
     }
-    let source = if measured > 0 { "measured" } else { "kept" };
+    let source = if measured > 0 { Source::Measured } else { Source::Kept };
     Ok(TuningReport { seconds: started.elapsed().as_secs_f64(), ..report(source, file) })
 }
 
@@ -107,12 +124,13 @@ impl TuningReport {
             |one: &Product| format!("{}x{} {}/{}", one.k, one.columns, one.of_workgroup, one.slices);
         let products: Vec<String> = self.products.iter().map(product).collect();
         match self.source {
-            "measured" => {
+            Source::Measured => {
                 format!("measured in {}{file}: {}", units::seconds(self.seconds), products.join(", "))
             }
-            "kept" | "pinned" => format!("{}{file}: {}", self.source, products.join(", ")),
-            "off" => "off".to_owned(),
-            _ => "default".to_owned(),
+            Source::Kept => format!("kept{file}: {}", products.join(", ")),
+            Source::Pinned => format!("pinned{file}: {}", products.join(", ")),
+            Source::Off => "off".to_owned(),
+            Source::Default => "default".to_owned(),
         }
     }
 }

@@ -187,6 +187,7 @@ mod tests {
         prompt      3 tokens, 1234.6 tokens/s, 0.06 s to the first token
         generation  2 tokens, 88.1 tokens/s, 3 steps in flight
         memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
+        tuning      default
         ");
         let single = GenerateReport { tokens_per_second: f64::NAN, ..report() }.statistics();
         assert!(single.contains("\ngeneration  2 tokens, 3 steps in flight\n"), "{single}");
@@ -200,6 +201,7 @@ mod tests {
         text 2      2 tokens, 40.5 tokens/s
         generation  4 tokens, 88.1 tokens/s, 3 steps in flight
         memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
+        tuning      default
         ");
     }
 
@@ -232,6 +234,12 @@ mod tests {
             "cache": 2097152,
             "scratch": 1300000,
             "peak": 11534336
+          },
+          "tuning": {
+            "source": "default",
+            "file": null,
+            "seconds": 0.0,
+            "products": []
           },
           "adapter": "llvmpipe"
         }
