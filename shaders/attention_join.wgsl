@@ -35,6 +35,8 @@ var<workgroup> weights: array<f32, WEIGHTS>;
 var<workgroup> parts: array<f32, HEADS * SHARE>;
 var<workgroup> totals: array<f32, HEADS * SHARE>;
 var<workgroup> sums: array<vec4<f32>, WG>;
+// Features of the outputs: asked for at the beginning. A load that only what is behind a barrier needs is moved behind it.
+var<workgroup> features_of: array<vec4<u32>, FOURS>;
 
 // (m, l) of a split of a head.
 fn split(row: u32, head: u32, s: u32) -> vec2<f32> {
@@ -64,6 +66,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let begin = first / p.split_len;
     let end = min(position / p.split_len + 1u, p.splits);
     let share = lane % SHARE;
+    if (lane < FOURS) {
+        features_of[lane] = order[min(id.x * FOURS + lane, HEADS * DIM / 4u - 1u)];
+    }
     for (var head = lane / SHARE; head < HEADS; head += WG / SHARE) {
         var largest = LOWEST;
         for (var s = begin + share; s < end; s += SHARE) {
@@ -88,7 +93,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 
     let cols = HEADS * DIM;
     let four = id.x * FOURS + lane % FOURS;
-    let features = order[min(four, cols / 4u - 1u)];
+    let features = features_of[lane % FOURS];
     var sum = vec4<f32>(0.0);
     for (var s = begin + lane / FOURS; s < end; s += WG / FOURS) {
         sum += vec4<f32>(part(row, features.x, s), part(row, features.y, s),

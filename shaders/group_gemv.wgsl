@@ -1,11 +1,13 @@
 // Product of ROWS rows with all packed matrices of a group: for each slice s of K (its blocks of 32 rows, dealt out in turns)
-// Σ_k x[r, k]·w[k, n], added over the SLICES slices of a workgroup as a binary tree (+ bias in the first) and times 1 / rms of the
-// row where its norm was left to this kernel. What workgroups with other slices leave is for the consumer to add: common/partial.wgsl.
+// Σ_k x[r, k]·w[k, n] times 1 / rms of the row where its norm was left to this kernel (+ bias in the first), added over the SLICES
+// slices of a workgroup as a binary tree. What workgroups with other slices leave is for the consumer to add (common/partial.wgsl)
+// as the tree goes on, so that how slices are shared out changes no bit.
 //
 // w[k, n] = (code − 2^(bits−1))·(c² · maximum[g]) in single precision, c = scale code of group g and column n. Weights are decoded
 // once for all rows. A lane has four columns, one `vec4` load a word row, so a subgroup reads 512 bytes in one piece.
 // x: an activation [copies, rows, row words] in the form that the generated text knows; words: u32 [word_rows, columns] of each
-// slab; scales: u32 [groups, columns / 8] of each slab; maxima: f32; table: `group_table.rs`; bias: f32 [all columns] with BIAS;
+// slab; scales: u32 [groups, columns / 8] of each slab; maxima: f32; table: `group_table.rs`, of TABLED words among the immediates
+// if LISTED, else in storage; bias: f32 [all columns] with BIAS;
 // squares: f32 [rows, parts], Σ of the squares of a row's input; out: f32 [sums, rows, all columns].
 // Grid (tiles of 128 columns, sums). Bytes: the weights once; at 2 bits, fixed point, about 1.7 instructions a weight.
 // Oracle: reference/quant_matmul.rs.
@@ -18,7 +20,8 @@ struct Params {
     parts: u32,   // 0: no norm
     k: u32,
     eps: f32,
-    tile4: u32,   // vec4 from one tile's record in the table to the next
+    pieces: u32,
+    table: array<u32, TABLED>,
 }
 var<immediate> p: Params;
 const BIAS: u32 = 1u;
@@ -27,24 +30,35 @@ const BIAS: u32 = 1u;
 @group(0) @binding(1) var<storage, read> words: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 @group(0) @binding(3) var<storage, read> maxima: array<f32>;
-@group(0) @binding(4) var<storage, read> table: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> table: array<u32>;
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> squares: array<f32>;
 @group(0) @binding(7) var<storage, read_write> out: array<vec4<f32>>;
 
-// 128 columns of a slab: vec4 index of its first word and vec4 in a word row, the same of the scales in words, and so on.
-struct Tile { words: u32, stride: u32, scales: u32, scale_stride: u32, maxima: u32, x: u32 }
+// Among the immediates it is at hand, in storage a miss to memory away.
+fn table_word(i: u32) -> u32 {
+    if (LISTED) {
+        return p.table[i];
+    }
+    return table[i];
+}
+
+// 128 columns of a slab: vec4 index of its first word and vec4 in a word row, first word of its scales, its maxima, its copy of x.
+struct Tile { words: u32, stride: u32, scales: u32, maxima: u32, x: u32 }
 
 // Blocks of one width; block + i is of group + (i >> shift).
-struct Run { word_row: u32, block: u32, blocks: u32, group: u32, shift: u32, offset: u32 }
+struct Run { word_row: u32, block: u32, blocks: u32, group: u32, shift: u32 }
 
-// Scales of a lane's four columns in a group.
-fn scales_of(t: Tile, group: u32, lane: u32) -> vec4<f32> {
-    let word = scales[t.scales + group * t.scale_stride + lane / 2u] >> (16u * (lane & 1u));
-    let nibbles = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
+// Codes of the scales of a lane's four columns in a group.
+fn scale_codes(t: Tile, group: u32, lane: u32) -> u32 {
+    return scales[t.scales + group * (t.stride / 2u) + lane / 2u];
+}
+
+fn scales_of(codes: u32, maximum: f32, lane: u32) -> vec4<f32> {
+    let nibbles = (vec4<u32>(codes >> (16u * (lane & 1u))) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
     // 2^23 + nibble as a float, less 2^23 − 1: nibble + 1.
     let code = bitcast<vec4<f32>>(nibbles | vec4<u32>(0x4b000000u)) - vec4<f32>(8388607.0);
-    return code * code * maxima[t.maxima + group];
+    return code * code * maximum;
 }
 
 #import "generated/group_gemv.wgsl"
@@ -73,37 +87,52 @@ fn inverse_rms(row: u32) -> f32 {
     return 1.0 / sqrt(((sum.x + sum.y) + (sum.z + sum.w)) / f32(p.k) + p.eps);
 }
 
+// Each slice is scaled before any is added, so that the sum is the same however the slices are shared out among workgroups.
 fn finish(row: u32, own: vec4<f32>, sums_index: u32, column: u32, live: bool, lane: vec3<u32>) {
-    slice_sums[lane.y * 32u + lane.x] = own;
+    var scaled = own * inverse_rms(row);
+    if (sums_index == 0u && lane.y == 0u && live && (p.flags & BIAS) != 0u) {
+        scaled += bias[column];
+    }
+    slice_sums[lane.y * 32u + lane.x] = scaled;
     workgroupBarrier();
     if (lane.y == 0u && live) {
-        var total = slice_tree(lane.x) * inverse_rms(row);
-        if (sums_index == 0u && (p.flags & BIAS) != 0u) {
-            total += bias[column];
-        }
-        out[(sums_index * ROWS + row) * p.cols4 + column] = total;
+        out[(sums_index * ROWS + row) * p.cols4 + column] = slice_tree(lane.x);
     }
     workgroupBarrier();
 }
 
 @compute @workgroup_size(32, SLICES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
-    let record = id.x * p.tile4;
-    let a = table[record];
-    let b = table[record + 1u];
-    var next = table[record + 2u];
-    let t = Tile(a.x + lane.x, a.y, a.z, a.w, b.x, (b.w >> 16u) * ROWS * p.x_row);
-    let live = lane.x < b.z;
+    var piece = 0u;
+    while (piece + 8u < 8u * p.pieces && id.x >= table_word(piece + 13u)) {
+        piece += 8u;
+    }
+    let stride = table_word(piece + 1u);
+    // The tile's first column and the lane's, in fours.
+    let first = 32u * (id.x - table_word(piece + 5u));
+    let own = first + lane.x;
+    let t = Tile(
+        table_word(piece) + own,
+        stride,
+        table_word(piece + 2u) + first / 2u,
+        table_word(piece + 3u),
+        table_word(piece + 7u) * ROWS * p.x_row,
+    );
+    let live = own < stride;
     let slice = id.y * SLICES + lane.y;
     // Asked for before the weights, waited for after them.
     let own_squares = squares_of(min(lane.y, ROWS - 1u), lane.x);
     var sums: Sums;
     if (live) {
-        for (var i = 0u; i < (b.w & 0xffffu); i++) {
-            let d = next;
-            next = table[record + 3u + i];
-            let run = Run(d.y & 0xffffu, d.y >> 16u, d.x >> 16u, d.z & 0xffffu, (d.x >> 8u) & 255u, d.z >> 16u);
-            switch d.x & 255u {
+        let runs = table_word(piece + 6u);
+        var run = Run(0u, 0u, 0u, 0u, 0u);
+        let end = runs >> 16u;
+        for (var i = runs & 0xffffu; i < end; i++) {
+            let word = table_word(i);
+            let bits = word & 255u;
+            run.shift = (word >> 8u) & 255u;
+            run.blocks = word >> 16u;
+            switch bits {
                 case 2u: { sums = run_2(t, run, slice, lane.x, sums); }
                 case 3u: { sums = run_3(t, run, slice, lane.x, sums); }
                 case 4u: { sums = run_4(t, run, slice, lane.x, sums); }
@@ -111,11 +140,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
                 case 6u: { sums = run_6(t, run, slice, lane.x, sums); }
                 default: { sums = run_8(t, run, slice, lane.x, sums); }
             }
+            run.block += run.blocks;
+            run.word_row += run.blocks * bits;
+            run.group += (run.blocks + (1u << run.shift) - 1u) >> run.shift;
         }
     }
     for (var row = lane.y; row < ROWS; row += SLICES) {
         square_sums[8u * row + lane.x / 4u][lane.x % 4u] =
             select(squares_of(row, lane.x), own_squares, row == lane.y);
     }
-    finish_all(sums, id.y, b.y + lane.x, live, lane);
+    workgroupBarrier();
+    finish_all(sums, id.y, table_word(piece + 4u) + own, live, lane);
 }

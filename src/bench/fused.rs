@@ -7,6 +7,7 @@ use crate::Result;
 use crate::gpu::{Arithmetic, CommandList, Device};
 use crate::ops::activation::{Activation, Partial};
 use crate::ops::group_gemv::{self, MOST_ROWS};
+use crate::ops::group_geometry::most_sums;
 use crate::ops::residual_norm::Left;
 use crate::ops::{self, GroupMember, QuantGroup, RowNorm};
 use crate::packing::{PackedMatrix, WIDTHS};
@@ -35,16 +36,10 @@ pub(super) fn entries(layer: Layer) -> Vec<Entry> {
                 }
             }
             for (k, from) in [(queries, "o"), (inner, "down")] {
-                let case =
-                    ResidualNorm { rows, cols: hidden, sums: group_gemv::sums(k, hidden), copies: 1, form };
+                let case = ResidualNorm { rows, cols: hidden, sums: most_sums(k, hidden), copies: 1, form };
                 entries.push(residual(case, from));
             }
-            entries.push(gated(SwigluGather {
-                rows,
-                cols: inner,
-                sums: group_gemv::sums(hidden, 2 * inner),
-                form,
-            }));
+            entries.push(gated(SwigluGather { rows, cols: inner, sums: most_sums(hidden, 2 * inner), form }));
         }
     }
     entries
@@ -114,7 +109,7 @@ fn product(case: GroupGemv) -> Entry {
     let (rows, form, members, norm) = (*rows, *form, members.clone(), *norm);
     let k = members.first().map_or(0, Packing::k);
     let outputs: usize = members.iter().map(|packing| packing.n).sum();
-    let values = rows * outputs * group_gemv::sums(k, outputs);
+    let values = rows * outputs * most_sums(k, outputs);
     let bytes = case.bytes() as usize + 4 * rows * form.row_words(k) + 4 * values;
     let (shape, flops) = (case.shape(), 2 * rows * k * outputs);
     Entry::new(&["group_gemv"], shape, bytes, Some(flops), move |list, sets| {
@@ -127,7 +122,7 @@ fn product(case: GroupGemv) -> Entry {
                 Some(out) => out,
                 None => {
                     let columns = group.columns();
-                    out.insert(Partial::new(&device, rows * columns * group_gemv::sums(k, columns))?)
+                    out.insert(Partial::new(&device, rows * columns * most_sums(k, columns))?)
                 }
             };
             group_gemv::group_gemv(list, &x, &group, norm.then_some(&row_norm), out, rows)?;

@@ -16,7 +16,7 @@ use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions, MOST_IN_FLIGHT
 
 use super::failure::Usage;
 use super::progress::Steps;
-use super::{Embedding, GlobalArgs, output};
+use super::{Embedding, GlobalArgs, output, tuning};
 use report::{GenerateReport, Memory, RowReport, TextReport};
 
 /// Continue a prompt, or several together.
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
     let context = args.context.unwrap_or_else(|| default_context(longest, args.tokens, limit));
     prompts.iter().try_for_each(|(prompt, _)| check_prompt(prompt.len(), context))?;
 
-    let device = global.open_device()?;
+    let (adapter, device) = global.open()?;
     let load = LoadOptions {
         rows: longest.min(PROMPT_ROWS),
         cache: CacheSize { slots: prompts.len(), context },
@@ -142,6 +142,7 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
     })?;
     steps.end();
     let load_seconds = started.elapsed().as_secs_f64();
+    let tuning = tuning::complete(global, &adapter, &device, &mut model)?;
 
     let named = [generation.eos_token_id, config.eos_token_id].into_iter().find(|ids| !ids.is_empty());
     let settings = Settings {
@@ -192,6 +193,7 @@ pub(crate) fn run(args: &GenerateArgs, global: &GlobalArgs) -> anyhow::Result<()
             scratch: parts.scratch,
             peak: device.memory().peak,
         },
+        tuning,
         adapter: device.name().to_owned(),
         rows: if rows.len() > 1 { rows } else { Vec::new() },
         host_embedding: args.embedding == Embedding::Host,

@@ -14,6 +14,7 @@ mod inspect;
 mod output;
 mod progress;
 mod selftest;
+mod tuning;
 mod units;
 
 use std::ffi::OsString;
@@ -70,6 +71,10 @@ pub(crate) struct GlobalArgs {
     /// before it is loaded.
     #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_size, help_heading = "Device")]
     pub(crate) vram: Option<u64>,
+    /// Share products out among workgroups as this tuning profile says, or without any. If not given, the profile in the
+    /// user's cache directory is used, and measured where it is missing. Changes no result.
+    #[arg(long, global = true, value_name = "FILE|off", value_parser = str::parse::<tuning::Wanted>, help_heading = "Device")]
+    pub(crate) tuning: Option<tuning::Wanted>,
     /// Compile shaders with bounds checks: slower, for finding faults.
     #[arg(long, global = true, help_heading = "Device")]
     pub(crate) checked: bool,
@@ -116,6 +121,7 @@ impl GlobalArgs {
             ..others
         };
         let device = Device::open(&adapter, options)?;
+        tuning::apply(self, &adapter, &device)?;
         Ok((adapter, device))
     }
 }

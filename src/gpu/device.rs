@@ -1,5 +1,7 @@
 //! An open device: memory with its accounting, uploads, kernels, and errors that come back.
 
+mod limits;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::adapter::Adapter;
 use super::buffer::Buffer;
 use super::capabilities::{Arithmetic, Capabilities, Tier};
+use super::geometry::Geometry;
 use super::kernel::Kernel;
 use super::meter::Meter;
 use super::options::{DeviceOptions, Memory};
@@ -35,6 +38,7 @@ struct Inner {
     staging: Mutex<Staging>,
     counting: Option<Counting>,
     kernels: Kernels,
+    geometry: Geometry,
     pipelines: Option<Arc<PipelineCache>>,
     lost: Arc<Mutex<Option<String>>>,
     meter: OnceLock<Mutex<Meter>>,
@@ -114,6 +118,7 @@ impl Device {
             staging: Mutex::default(),
             counting: None,
             kernels: Kernels::default(),
+            geometry: Geometry::default(),
             pipelines,
             lost,
             meter: OnceLock::new(),
@@ -149,6 +154,7 @@ impl Device {
             staging: Mutex::default(),
             counting: Some(Counting { nothing, made: Mutex::default() }),
             kernels: Arc::clone(&self.0.kernels),
+            geometry: self.0.geometry.clone(),
             pipelines: self.0.pipelines.clone(),
             lost: Arc::clone(&self.0.lost),
             meter: OnceLock::new(),
@@ -196,29 +202,14 @@ impl Device {
         self.0.options.arithmetic == Some(Arithmetic::Single)
     }
 
+    /// How work is shared out where that was measured.
+    pub fn geometry(&self) -> &Geometry {
+        &self.0.geometry
+    }
+
     /// What kernels may use.
     pub fn capabilities(&self) -> &Capabilities {
         &self.0.capabilities
-    }
-
-    /// Largest size in bytes of a buffer that is bound whole.
-    pub fn max_slab_bytes(&self) -> u64 {
-        self.0.limits.max_storage_buffer_binding_size.min(self.0.limits.max_buffer_size) & !3
-    }
-
-    /// The limit on bytes of decoded weights, where one was asked for.
-    pub fn decode_limit(&self) -> Option<u64> {
-        self.0.options.decode_limit
-    }
-
-    /// Most workgroups in one dimension of a dispatch.
-    pub fn max_workgroups(&self) -> u32 {
-        self.0.limits.max_compute_workgroups_per_dimension
-    }
-
-    /// Most invocations in one workgroup.
-    pub fn max_invocations(&self) -> u32 {
-        self.0.limits.max_compute_invocations_per_workgroup
     }
 
     /// Bytes held now and at most.

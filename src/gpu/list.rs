@@ -79,15 +79,29 @@ impl CommandList {
         immediates: &P,
         grid: [u32; 3],
     ) -> Result<()> {
+        self.dispatch_bytes(kernel, buffers, bytemuck::bytes_of(immediates), grid)
+    }
+
+    /// The same with immediates whose length only the kernel's variant tells.
+    ///
+    /// # Errors
+    /// As [`CommandList::dispatch`].
+    pub fn dispatch_bytes(
+        &mut self,
+        kernel: &Kernel,
+        buffers: &[&Buffer],
+        immediates: &[u8],
+        grid: [u32; 3],
+    ) -> Result<()> {
         let interface = kernel.interface();
         let refuse = |message: String| Err(Error::shape(kernel.label(), message));
         if buffers.len() != interface.bindings.len() {
             return refuse(format!("{} buffers for {} bindings", buffers.len(), interface.bindings.len()));
         }
-        if size_of::<P>() != interface.immediate_bytes as usize {
+        if immediates.len() != interface.immediate_bytes as usize {
             return refuse(format!(
                 "{} bytes of immediates for {}",
-                size_of::<P>(),
+                immediates.len(),
                 interface.immediate_bytes
             ));
         }
@@ -123,7 +137,7 @@ impl CommandList {
                 entries: &entries,
             })
         })?;
-        let immediates = bytemuck::bytes_of(immediates).to_vec();
+        let immediates = immediates.to_vec();
         let _buffers = buffers.iter().map(|&buffer| buffer.clone()).collect();
         self.commands.push(Command::Dispatch { kernel: kernel.clone(), group, _buffers, immediates, grid });
         Ok(())

@@ -14,6 +14,8 @@
 //!
 //! [`super::Pass`] is the pass for prompts, for weights in halves and for whoever wants to look in between.
 
+use std::collections::BTreeSet;
+
 use super::batch::Row;
 use super::block::BlockKind;
 use super::cache::Cache;
@@ -26,7 +28,8 @@ use crate::ops::activation::{Activation, Partial};
 use crate::ops::attention_decode::{self, OwnKeys, Projections, attention_decode};
 use crate::ops::attention_join::attention_join;
 use crate::ops::cache::{PAGE, RowState};
-use crate::ops::group_gemv::{MOST_ROWS, group_gemv, sums};
+use crate::ops::group_gemv::{MOST_ROWS, group_gemv};
+use crate::ops::group_geometry::{most_sums, sums};
 use crate::ops::kv_write::kv_write;
 use crate::ops::residual_norm::{Left, residual_norm};
 use crate::ops::rope::RopeTable;
@@ -99,6 +102,12 @@ fn groups<'a>(blocks: &'a [Block], head: &'a Head) -> Option<Vec<&'a QuantGroup>
     groups.map(|group| group.together()).collect()
 }
 
+/// The shapes [k, columns] of the products of a pass.
+pub(super) fn shapes(blocks: &[Block], head: &Head) -> BTreeSet<[usize; 2]> {
+    let shape = |group: &QuantGroup| [group.k(), group.columns()];
+    groups(blocks, head).into_iter().flatten().map(shape).collect()
+}
+
 impl Decode {
     /// Room for at most `rows` rows (and at most eight); `None` where the model needs [`super::Pass`]: its weights are not
     /// all packed, or its heads are of a kind that the kernels do not have.
@@ -127,7 +136,7 @@ impl Decode {
             return Ok(None);
         }
         let rows = rows.clamp(1, MOST_ROWS);
-        let partial = |group: &&QuantGroup| sums(group.k(), group.columns()) * rows * group.columns();
+        let partial = |group: &&QuantGroup| most_sums(group.k(), group.columns()) * rows * group.columns();
         let input = |group: &&QuantGroup| group.copies() * form.row_words(group.k());
         let (head_group, in_blocks) = groups.split_last().expect("the head's group is the last");
         // Splits depend on the rows: room for the most that any bucket needs.
@@ -169,7 +178,7 @@ impl Decode {
     pub fn logits(&self, head: &Head) -> Logits<'_> {
         let group = head.group().together().expect("the head is packed");
         let (cols, partial) = (group.columns(), self.logits.buffer());
-        Logits { partial, ks: sums(group.k(), cols), cols }
+        Logits { partial, ks: sums(partial.device(), group.k(), cols), cols }
     }
 
     /// Records the pass of `rows` rows (1, 2, 4 or 8) from their embeddings to their scores. Rows of one slot need
@@ -232,7 +241,8 @@ impl Decode {
         rows: usize,
     ) -> Result<Left<'_>> {
         group_gemv(list, &self.activation, group, normed.then_some(&self.norm), &self.partial, rows)?;
-        let (sums, columns) = (sums(group.k(), group.columns()), group.columns());
+        let columns = group.columns();
+        let sums = sums(list.device(), group.k(), columns);
         Ok(Left { partial: &self.partial, sums, columns })
     }
 

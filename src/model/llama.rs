@@ -1,6 +1,7 @@
 //! A whole model on one device: rows of tokens in, logits out.
 
 pub(super) mod steps;
+mod tune;
 
 use std::collections::HashMap;
 use std::path::Path;

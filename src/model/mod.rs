@@ -21,6 +21,7 @@ mod scratch;
 mod source;
 mod streamed;
 mod synthetic;
+mod tuning;
 mod weights;
 mod workbench;
 
@@ -37,7 +38,10 @@ pub use plan::{MemoryPlan, Planner};
 pub use scratch::Scratch;
 pub use source::WeightSource;
 pub use streamed::Streamed;
+pub use streamed::{Runner, RunnerTap, Streamed};
 pub use synthetic::{Shape, Synthetic, SyntheticFloats, mixed_layout};
+pub use synthetic::{Shape, Synthetic, mixed_layout};
+pub use tuning::{Product, Tuning};
 pub use weights::{Block, load_norm};
 pub use workbench::{Runner, RunnerTap, Workbench};
 

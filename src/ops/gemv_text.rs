@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use super::group_table::unit_blocks;
 use super::unpack::{Lanes, quad};
 use crate::gpu::Arithmetic;
 use crate::packing::{QUADS, WIDTHS};
@@ -13,7 +12,7 @@ use crate::packing::{QUADS, WIDTHS};
 /// Declares `Sums` (a `vec4<f32>` for each row), `run_BITS(tile, run, slice, lane, sums) -> Sums` for each width,
 /// `slice_tree(lane)` and `finish_all`.
 ///
-/// A model's list has hundreds of these products, so that the few texts there are (an arithmetic, four numbers of rows, four of
+/// A model's list has hundreds of these products, so that the few texts there are (an arithmetic, four numbers of rows, five of
 /// slices) are made once and kept.
 pub(super) fn text(form: Arithmetic, rows: usize, slices: usize) -> &'static str {
     type Texts = Mutex<HashMap<(Arithmetic, usize, usize), &'static str>>;
@@ -47,47 +46,65 @@ fn tree(first: usize, count: usize) -> String {
     format!("({} + {})", tree(first, count / 2), tree(first + count / 2, count / 2))
 }
 
-/// The loop over a slice's units of a run. All words of a unit are asked for before the first is used.
+/// Whether a block's activations are asked for with its words. They take 20 registers, which wide codes leave no room for, and
+/// several rows even less.
+fn with_activations(form: Arithmetic, rows: usize, bits: u32) -> bool {
+    form == Arithmetic::Fixed && rows == 1 && bits <= 5
+}
+
+/// The loop over a slice's blocks of a run. What a block needs is asked for at the end of the one before, so that a compiler
+/// cannot move the asking behind the use of a part of it: NVIDIA's, left to itself, asked for two words of four and the scales
+/// when the first two had come, which is two ways to memory instead of one.
 fn run(text: &mut String, form: Arithmetic, rows: usize, bits: u32) {
-    let unit = unit_blocks(bits);
+    let activations = with_activations(form, rows, bits);
+    let _ = writeln!(text, "struct Block{bits} {{");
+    for word in 0..bits {
+        let _ = writeln!(text, "    w{word}: vec4<u32>,");
+    }
+    text.push_str("    codes: u32,\n    maximum: f32,\n");
+    if activations {
+        text.push_str("    ends: vec4<u32>,\n");
+        (0..QUADS / 2).for_each(|i| {
+            let _ = writeln!(text, "    x{i}: vec4<u32>,");
+        });
+    }
     let _ = writeln!(
         text,
-        "fn run_{bits}(t: Tile, r: Run, slice: u32, lane: u32, before: Sums) -> Sums {{\n    var sums = before;\n    \
-         for (var u = (slice - r.offset) & (p.slices - 1u); u * {unit}u < r.blocks; u += p.slices) {{"
+        "}}\nfn ask_{bits}(t: Tile, r: Run, i: u32, lane: u32) -> Block{bits} {{\n    var block: Block{bits};\n    \
+         let at = t.words + (r.word_row + i * {bits}u) * t.stride;\n    let group = r.group + (i >> r.shift);"
     );
-    for block in 0..unit {
-        // Past the end the last block is taken again, with a scale of zero.
-        let _ = writeln!(text, "        let i{block} = min(u * {unit}u + {block}u, r.blocks - 1u);");
-        let _ =
-            writeln!(text, "        let at{block} = t.words + (r.word_row + i{block} * {bits}u) * t.stride;");
-        for word in 0..bits {
-            let _ = writeln!(text, "        let b{block}w{word} = words[at{block} + {word}u * t.stride];");
-        }
+    for word in 0..bits {
+        let _ = writeln!(text, "    block.w{word} = words[at + {word}u * t.stride];");
     }
-    for block in 0..unit {
-        let _ = writeln!(
-            text,
-            "        {{\n            let s = scales_of(t, r.group + (i{block} >> r.shift), lane);"
-        );
-        if block > 0 {
-            let _ = writeln!(
-                text,
-                "            let live = u * {unit}u + {block}u < r.blocks;\n            let scale = select(vec4<f32>(0.0), s, live);"
-            );
-        } else {
-            text.push_str("            let scale = s;\n");
-        }
-        let _ = writeln!(text, "            let b = r.block + i{block};");
-        for word in 0..bits {
-            let _ = writeln!(text, "            let w{word} = b{block}w{word};");
-        }
-        match form {
-            Arithmetic::Single => single(text, rows, bits),
-            Arithmetic::Fixed => fixed(text, rows, bits),
-        }
-        text.push_str("        }\n");
+    text.push_str(
+        "    block.codes = scale_codes(t, group, lane);\n    block.maximum = maxima[t.maxima + group];\n",
+    );
+    if activations {
+        text.push_str("    let b = r.block + i;\n    block.ends = x[t.x + p.steps + b / 2u];\n");
+        (0..QUADS / 2).for_each(|i| {
+            let _ = writeln!(text, "    block.x{i} = x[t.x + 4u * b + {i}u];");
+        });
     }
-    text.push_str("    }\n    return sums;\n}\n");
+    let _ = writeln!(
+        text,
+        "    return block;\n}}\nfn run_{bits}(t: Tile, r: Run, slice: u32, lane: u32, before: Sums) -> Sums {{\n    \
+         var sums = before;\n    var i = (slice - r.block) & (p.slices - 1u);\n    \
+         if (i >= r.blocks) {{\n        return sums;\n    }}\n    \
+         var block = ask_{bits}(t, r, i, lane);\n    loop {{\n        \
+         let b = r.block + i;\n        let scale = scales_of(block.codes, block.maximum, lane);"
+    );
+    for word in 0..bits {
+        let _ = writeln!(text, "        let w{word} = block.w{word};");
+    }
+    match form {
+        Arithmetic::Single => single(text, rows, bits),
+        Arithmetic::Fixed => fixed(text, rows, bits),
+    }
+    let _ = writeln!(
+        text,
+        "        i += p.slices;\n        if (i >= r.blocks) {{\n            return sums;\n        }}\n        \
+         block = ask_{bits}(t, r, i, lane);\n    }}\n    return sums;\n}}"
+    );
 }
 
 /// One block in single precision.
@@ -120,12 +137,15 @@ fn single(text: &mut String, rows: usize, bits: u32) {
 /// One block in fixed point: exact sums of high and low bytes, one conversion at the end. Codes of eight bits become signed
 /// bytes; narrower ones stay unsigned, and the sums begin at −2^(bits−1) times the sum of the block's integers.
 fn fixed(text: &mut String, rows: usize, bits: u32) {
+    let activations = with_activations(Arithmetic::Fixed, rows, bits);
     let zero = if bits == 8 { 0 } else { 1_u32 << (bits - 1) };
     for row in 0..rows {
+        let ends =
+            if activations { "block.ends".to_owned() } else { format!("x[at{row} + p.steps + b / 2u]") };
         let _ = writeln!(
             text,
             "            let at{row} = t.x + {row}u * p.x_row;\n            \
-             let e{row} = x[at{row} + p.steps + b / 2u];\n            \
+             let e{row} = {ends};\n            \
              let odd{row} = (b & 1u) == 1u;\n            \
              let step{row} = bitcast<f32>(select(e{row}.x, e{row}.z, odd{row}));\n            \
              let sum{row} = bitcast<i32>(select(e{row}.y, e{row}.w, odd{row}));\n            \
@@ -135,11 +155,14 @@ fn fixed(text: &mut String, rows: usize, bits: u32) {
     }
     for half in 0..QUADS / 4 {
         for row in 0..rows {
+            let asked = |i: u32| match activations {
+                true => format!("block.x{i}"),
+                false => format!("x[at{row} + 4u * b + {i}u]"),
+            };
+            let (high, low) = (asked(half), asked(2 + half));
             let _ = writeln!(
                 text,
-                "            let h{half}r{row} = x[at{row} + 4u * b + {half}u];\n            \
-                 let l{half}r{row} = x[at{row} + 4u * b + {}u];",
-                2 + half
+                "            let h{half}r{row} = {high};\n            let l{half}r{row} = {low};"
             );
         }
         for (index, part) in ["x", "y", "z", "w"].into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! A few rows times a group of packed linears; see `shaders/group_gemv.wgsl`.
 
 use super::activation::{Activation, Partial};
+use super::group_geometry::{Split, split};
 use super::quant_group::QuantGroup;
 use super::{RowNorm, gemv_text};
 use crate::gpu::{Arithmetic, CommandList, Variant};
@@ -9,15 +10,6 @@ use crate::{Error, Result};
 
 /// Most rows of a product; variants exist for each power of two up to here.
 pub const MOST_ROWS: usize = 8;
-
-/// Slices of K that a workgroup makes: with 256 lanes. Sixteen were 0 to 4 % slower on an H100.
-const SLICES: usize = 8;
-
-/// Most parts that are left to a consumer: on an H100 adding sixteen costs it 3 µs more than eight, which no product gains.
-const MOST_SUMS: usize = 8;
-
-/// Subgroups of 32 lanes that keep a large card busy: between 2000 and 5500 on an H100.
-const BUSY: usize = 5300;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -30,49 +22,52 @@ struct Params {
     parts: u32,
     k: u32,
     eps: f32,
-    tile4: u32,
+    pieces: u32,
 }
 
-fn variant(form: Arithmetic, rows: usize, slices: usize) -> Variant {
-    let prologue = format!("const ROWS: u32 = {rows}u;\nconst SLICES: u32 = {slices}u;\n// {form}");
+/// Where the kernel finds its table.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Among the immediates.
+    listed: bool,
+    /// Words that the immediates have for it.
+    words: usize,
+}
+
+impl Room {
+    /// For a table of `words` words where immediates have `bytes` bytes in all.
+    fn of(words: usize, bytes: usize) -> Self {
+        let most = bytes.saturating_sub(size_of::<Params>()) / 4;
+        if words <= most { Self { listed: true, words: most } } else { Self { listed: false, words: 1 } }
+    }
+}
+
+fn variant(form: Arithmetic, rows: usize, slices: usize, table: Room) -> Variant {
+    let Room { listed, words } = table;
+    let prologue = format!(
+        "const ROWS: u32 = {rows}u;\nconst SLICES: u32 = {slices}u;\nconst LISTED: bool = {listed};\n\
+         const TABLED: u32 = {words}u;\n// {form}"
+    );
     Variant::new("group_gemv")
         .prologue(&prologue)
         .generated("generated/group_gemv.wgsl", gemv_text::text(form, rows, slices))
 }
 
-/// Every variant of workgroups with `slices` slices.
+/// Those that the smallest device may run: every number of slices up to eight with its table in storage, and eight with it among 128
+/// bytes of immediates.
 pub(super) fn variants() -> Vec<Variant> {
+    let (stored, listed) = (Room::of(usize::MAX, 0), Room::of(0, 128));
     let mut all = Vec::new();
     for form in Arithmetic::ALL {
         for rows in [1, 2, 4, MOST_ROWS] {
-            all.extend([1, 2, 4, SLICES].map(|slices| variant(form, rows, slices)));
+            all.extend([1, 2, 4, 8].map(|slices| variant(form, rows, slices, stored)));
+            all.push(variant(form, rows, 8, listed));
         }
     }
     all
 }
 
-/// Slices of K for a product of `columns` columns and `k` rows: a power of two that depends on the shape alone, so that
-/// the order of additions does not change from card to card.
-fn slices(k: usize, columns: usize) -> usize {
-    let tiles = columns.div_ceil(super::group_table::TILE);
-    let blocks = k / BLOCK_ROWS;
-    let wanted = (BUSY / tiles.max(1)).clamp(1, blocks.min(SLICES * MOST_SUMS));
-    1 << wanted.ilog2()
-}
-
-/// Slices of one workgroup, and workgroups over K: (slices of a workgroup, parts left to the consumer).
-fn geometry(k: usize, columns: usize) -> (usize, usize) {
-    let slices = slices(k, columns);
-    let of_workgroup = slices.min(SLICES);
-    (of_workgroup, slices / of_workgroup)
-}
-
-/// Parts that [`group_gemv`] leaves for a group of this shape: 1, 2, 4 or 8.
-pub fn sums(k: usize, columns: usize) -> usize {
-    geometry(k, columns).1
-}
-
-/// `out[s, r, ·]`: parts of x·W (+ bias) of all members of `group` side by side, `sums(…)` of them, over `rows` rows (1, 2, 4
+/// `out[s, r, ·]`: parts of x·W (+ bias) of all members of `group` side by side, [`sums`] of them, over `rows` rows (1, 2, 4
 /// or 8). With `norm`, x is the product of values and weights of a norm, and the sums are divided by the row's
 /// root mean square.
 ///
@@ -88,7 +83,8 @@ pub fn group_gemv(
 ) -> Result<()> {
     let device = list.device().clone();
     let (k, columns) = (group.k(), group.columns());
-    let (of_workgroup, sums) = geometry(k, columns);
+    let Split { slices, of_workgroup } = split(&device, k, columns);
+    let sums = slices / of_workgroup;
     x.expect("group_gemv", group, rows)?;
     if !rows.is_power_of_two()
         || rows > MOST_ROWS
@@ -100,9 +96,8 @@ pub fn group_gemv(
     if let Some(norm) = norm {
         norm.expect("group_gemv", rows, k)?;
     }
-    let kernel = device.kernel(&variant(x.form(), rows, of_workgroup))?;
-    let params = |stride: usize| Params {
-        slices: (of_workgroup * sums) as u32,
+    let params = |pieces: usize| Params {
+        slices: slices as u32,
         x_row: x.form().row_words(k) as u32 / 4,
         steps: (k / BLOCK_ROWS * 4) as u32,
         cols4: columns as u32 / 4,
@@ -110,7 +105,7 @@ pub fn group_gemv(
         parts: norm.map_or(0, |_| RowNorm::parts(k) as u32),
         k: k as u32,
         eps: norm.map_or(0.0, RowNorm::eps),
-        tile4: stride as u32 / 4,
+        pieces: pieces as u32,
     };
     for sheet in group.sheets() {
         let buffers = [
@@ -118,12 +113,21 @@ pub fn group_gemv(
             &sheet.words,
             &sheet.scales,
             &sheet.maxima,
-            &sheet.table,
+            &sheet.stored,
             group.bias().unwrap_or(&sheet.maxima),
             norm.map_or(&sheet.maxima, RowNorm::squares),
             out.buffer(),
         ];
-        list.dispatch(&kernel, &buffers, &params(sheet.stride), [sheet.tiles as u32, sums as u32, 1])?;
+        let table = &sheet.table;
+        let room = Room::of(table.words.len(), device.max_immediate_bytes());
+        let kernel = device.kernel(&variant(x.form(), rows, of_workgroup, room))?;
+        let params = params(table.pieces);
+        let mut immediates = bytemuck::bytes_of(&params).to_vec();
+        if room.listed {
+            immediates.extend(bytemuck::cast_slice::<u32, u8>(&table.words));
+        }
+        immediates.resize(size_of::<Params>() + 4 * room.words, 0);
+        list.dispatch_bytes(&kernel, &buffers, &immediates, [table.tiles as u32, sums as u32, 1])?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the product of a group finds where: tiles of columns, and runs of packed rows of one width.
+//! What the product of a group finds where: pieces of columns, and runs of packed rows of one width.
 
 use std::ops::Range;
 
@@ -8,16 +8,8 @@ use crate::packing::{BLOCK_ROWS, Layout};
 /// Columns that a workgroup of the product makes.
 pub(super) const TILE: usize = 128;
 
-/// Words of a tile's record before its runs, of a run, and the line that records begin at: 128 bytes, so that a tile of up
-/// to six runs is one access to memory.
-const TILE_WORDS: usize = 8;
-const RUN_WORDS: usize = 4;
-const LINE_WORDS: usize = 32;
-
-/// Blocks of 32 rows that a slice of the product takes at a time: as many as keep enough loads in flight.
-pub(super) const fn unit_blocks(bits: u32) -> u32 {
-    if bits <= 3 { 2 } else { 1 }
-}
+/// Words of a piece in the table.
+const PIECE_WORDS: usize = 8;
 
 /// A slab of a member: its columns, and the bytes of its sheet that hold its words and scales.
 pub(super) struct Piece {
@@ -28,73 +20,62 @@ pub(super) struct Piece {
     pub(super) scales: Range<u64>,
 }
 
-/// The table of a sheet: a record for each tile, with the runs of its matrix.
+/// The table of a sheet. For each piece: vec4 index of its first word and vec4 in a word row, first word of its scales, first of
+/// its maxima, its first column in fours, its first tile, its runs (from where in the table, to where in the high half) and its
+/// copy of the activation. Then for each run of each member its width, the shift of its groups and its blocks, in 8, 8 and 16
+/// bits: K is below 2^16, so blocks are below 2^11. Where a run begins, in rows, words and groups, follows from those before.
 pub(super) struct Table {
     pub(super) words: Vec<u32>,
+    pub(super) pieces: usize,
     pub(super) tiles: usize,
-    /// Words from one record to the next.
-    pub(super) stride: usize,
 }
 
 impl Table {
     /// `copies[m]`: which copy of the activation member m takes.
     pub(super) fn new(members: &[GroupMember<'_>], copies: &[u32], pieces: &[&Piece]) -> Self {
-        let runs: Vec<Vec<Run>> = members.iter().map(|member| runs(&member.matrix.layout)).collect();
-        let most = runs.iter().map(Vec::len).max().unwrap_or(0);
-        let stride = (TILE_WORDS + most * RUN_WORDS).next_multiple_of(LINE_WORDS);
-        let tiles = pieces.iter().map(|piece| piece.columns.len().div_ceil(TILE)).sum();
-        let mut words = Vec::with_capacity(tiles * stride + RUN_WORDS);
+        let mut runs_words: Vec<u32> = Vec::new();
+        let mut spans: Vec<Range<usize>> = Vec::with_capacity(members.len());
+        for member in members {
+            let begin = PIECE_WORDS * pieces.len() + runs_words.len();
+            runs_words.extend(runs(&member.matrix.layout).iter().map(Run::word));
+            spans.push(begin..PIECE_WORDS * pieces.len() + runs_words.len());
+        }
+        let mut words = Vec::with_capacity(PIECE_WORDS * pieces.len() + runs_words.len());
+        let mut tiles = 0;
         for piece in pieces {
             let before = &members[..piece.member];
             let first_output: usize = before.iter().map(|member| member.matrix.n).sum();
             let first_maximum: usize = before.iter().map(|member| member.matrix.layout.groups().len()).sum();
-            let (columns, runs) = (piece.columns.len(), &runs[piece.member]);
-            for first in (0..columns).step_by(TILE) {
-                let end = words.len() + stride;
-                let record: [usize; TILE_WORDS] = [
-                    piece.words.start as usize / 16 + first / 4,
-                    columns / 4,
-                    piece.scales.start as usize / 4 + first / 8,
-                    columns / 8,
-                    first_maximum,
-                    (first_output + piece.columns.start + first) / 4,
-                    TILE.min(columns - first) / 4,
-                    runs.len() | (copies[piece.member] as usize) << 16,
-                ];
-                words.extend(record.map(|word| word as u32));
-                words.extend(runs.iter().flat_map(Run::words));
-                words.resize(end, 0);
-            }
+            let span = &spans[piece.member];
+            let record: [usize; PIECE_WORDS] = [
+                piece.words.start as usize / 16,
+                piece.columns.len() / 4,
+                piece.scales.start as usize / 4,
+                first_maximum,
+                (first_output + piece.columns.start) / 4,
+                tiles,
+                span.start | span.end << 16,
+                copies[piece.member] as usize,
+            ];
+            words.extend(record.map(|word| word as u32));
+            tiles += piece.columns.len().div_ceil(TILE);
         }
-        // A workgroup asks for the run after the one at hand, even behind the last.
-        words.resize(words.len() + RUN_WORDS, 0);
-        Self { words, tiles, stride }
+        words.extend(runs_words);
+        Self { words, pieces: pieces.len(), tiles }
     }
 }
 
-/// Blocks `block .. block + blocks` of one width; block `block + i` is of group `group + (i >> shift)`.
+/// Blocks of one width that follow those of the runs before: block i of them is of group i >> shift of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     bits: u32,
-    /// Word row of the first block.
-    word_row: u32,
-    block: u32,
     blocks: u32,
-    group: u32,
     shift: u32,
-    /// Units of all runs before, so that the slices' shares go on where the last run left off.
-    offset: u32,
 }
 
 impl Run {
-    /// As the table has it: K is below 2^16, so blocks and groups are below 2^11 and word rows below 2^14.
-    fn words(&self) -> [u32; RUN_WORDS] {
-        [
-            self.bits | self.shift << 8 | self.blocks << 16,
-            self.word_row | self.block << 16,
-            self.group | self.offset << 16,
-            0,
-        ]
+    fn word(&self) -> u32 {
+        self.bits | self.shift << 8 | self.blocks << 16
     }
 }
 
@@ -103,27 +84,21 @@ const ONE_GROUP: u32 = 31;
 
 fn runs(layout: &Layout) -> Vec<Run> {
     let mut all: Vec<Run> = Vec::new();
-    let (mut block, mut word_row, mut offset) = (0, 0, 0);
     // The last group had the run's full size, so that another may follow.
     let mut open = false;
-    for (group, one) in (0..).zip(layout.groups()) {
+    for one in layout.groups() {
         let blocks = (one.rows / BLOCK_ROWS) as u32;
         match all.last_mut() {
             Some(run) if open && run.bits == one.bits && blocks <= 1 << run.shift => {
                 run.blocks += blocks;
                 open = blocks == 1 << run.shift;
             }
-            last => {
-                if let Some(run) = last {
-                    offset += run.blocks.div_ceil(unit_blocks(run.bits));
-                }
+            _ => {
                 open = blocks.is_power_of_two();
                 let shift = if open { blocks.trailing_zeros() } else { ONE_GROUP };
-                all.push(Run { bits: one.bits, word_row, block, blocks, group, shift, offset });
+                all.push(Run { bits: one.bits, blocks, shift });
             }
         }
-        block += blocks;
-        word_row += blocks * one.bits;
     }
     all
 }
@@ -139,28 +114,24 @@ mod tests {
     }
 
     #[test]
-    fn runs_give_every_block_its_group_and_words() {
+    fn runs_give_every_block_its_group_and_width() {
         let layout =
             layout(&[(6, 4), (6, 4), (6, 1), (6, 4), (4, 3), (4, 3), (3, 1), (3, 2), (2, 2), (2, 2), (2, 1)]);
-        let runs = runs(&layout);
-        let (mut block, mut word_row) = (0, 0);
-        for (group, one) in (0..).zip(layout.groups()) {
-            for _ in 0..one.rows / BLOCK_ROWS {
-                let holds = |run: &&Run| (run.block..run.block + run.blocks).contains(&block);
-                let found: Vec<&Run> = runs.iter().filter(holds).collect();
-                let [run] = found[..] else { panic!("block {block} is in {} runs", found.len()) };
-                let inside = block - run.block;
-                assert_eq!((run.bits, run.group + (inside >> run.shift)), (one.bits, group), "block {block}");
-                assert_eq!(run.word_row + inside * run.bits, word_row);
-                (block, word_row) = (block + 1, word_row + one.bits);
-            }
+        let mut found = Vec::new();
+        let mut first_group = 0;
+        for run in runs(&layout) {
+            found.extend((0..run.blocks).map(|block| (first_group + (block >> run.shift), run.bits)));
+            first_group += (run.blocks + (1 << run.shift) - 1) >> run.shift;
         }
+        let blocks = |(group, one): (u32, &Group)| vec![(group, one.bits); one.rows / BLOCK_ROWS];
+        let expected: Vec<(u32, u32)> = (0..).zip(layout.groups()).flat_map(blocks).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]
     fn equal_groups_are_one_run_a_width() {
         let layout = layout(&[(5, 4), (5, 4), (5, 2), (2, 2), (2, 2)]);
-        let runs: Vec<_> = runs(&layout).iter().map(|run| (run.bits, run.blocks, run.offset)).collect();
-        assert_eq!(runs, [(5, 10, 0), (2, 4, 10)]);
+        let runs: Vec<_> = runs(&layout).iter().map(|run| (run.bits, run.blocks)).collect();
+        assert_eq!(runs, [(5, 10), (2, 4)]);
     }
 }

@@ -85,6 +85,7 @@ mod coop_text;
 mod coop_tile;
 mod dense;
 mod gemv_text;
+pub mod group_geometry;
 mod group_table;
 mod operand;
 mod paged_cache;

@@ -27,10 +27,9 @@ pub(super) struct Sheet {
     pub(super) words: Buffer,
     pub(super) scales: Buffer,
     pub(super) maxima: Buffer,
-    pub(super) table: Buffer,
-    pub(super) tiles: usize,
-    /// Words from one tile's record in the table to the next.
-    pub(super) stride: usize,
+    /// The table's words in memory, for when they are too many for immediates.
+    pub(super) stored: Buffer,
+    pub(super) table: Table,
 }
 
 /// Packed linears [k, n₀], [k, n₁], … that share an input. Their outputs stand side by side, each padded to a multiple
@@ -105,9 +104,8 @@ impl QuantGroup {
                     words,
                     scales,
                     maxima: device.upload(&format!("{label}.maxima"), &all)?,
-                    table: device.upload(&format!("{label}.table"), &table.words)?,
-                    tiles: table.tiles,
-                    stride: table.stride,
+                    stored: device.upload(&format!("{label}.table"), &table.words)?,
+                    table,
                 })
             })
             .collect::<Result<_>>()?;

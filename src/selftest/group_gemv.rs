@@ -8,7 +8,8 @@ use super::{Case, Comparison, Fault, POISON, Packing, Random, Shapes, fused, run
 use crate::Result;
 use crate::gpu::{Arithmetic, Device};
 use crate::ops::activation::Partial;
-use crate::ops::group_gemv::{group_gemv, sums};
+use crate::ops::group_gemv::group_gemv;
+use crate::ops::group_geometry::sums;
 use crate::ops::{GroupMember, QuantGroup, RowNorm};
 use crate::packing::PackedMatrix;
 use crate::reference::dequantize::column_unrounded;
@@ -140,7 +141,8 @@ impl Case for GroupGemv {
         let spread: Vec<f32> =
             squares.iter().flat_map(|sum| vec![(sum / parts as f64) as f32; parts]).collect();
         device.write(row_norm.squares(), 0, &spread)?;
-        let (columns, sums) = (group.columns(), sums(k, group.columns()));
+        let columns = group.columns();
+        let sums = sums(device, k, columns);
         let out = Partial::new(device, sums * rows * columns + GUARD)?;
         device.write(out.buffer(), 0, &vec![POISON; sums * rows * columns + GUARD])?;
         run_list(device, "group_gemv", |list| {

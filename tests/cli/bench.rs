@@ -48,12 +48,47 @@ fn a_model_is_made_and_timed() {
 fn tables_say_what_was_measured() {
     let flags = ["1", "--prompt", "0", "--context-lengths", "0", "--embedding", "host", "--profile"];
     let output = run(&[&["bench"], &TINY[..], &flags].concat(), 0);
-    for words in
-        ["model       synthetic tiny, 3.0", "8 tokens after 0 ", "GB/s read", "residual_norm ", "a layer, "]
-    {
+    for words in [
+        "model       synthetic tiny, 3.0",
+        "8 tokens after 0 ",
+        "GB/s read",
+        "tuning      ",
+        "residual_norm ",
+        "a layer, ",
+    ] {
         assert!(stdout(&output).contains(words), "{words}: {}", stdout(&output));
     }
     assert!(!stdout(&output).contains("prompt of") && !stdout(&output).contains("embed "));
+}
+
+/// A profile that is missing is a failure, one that is damaged is ignored, and none is used when it is off.
+#[test]
+fn profiles_are_off_pinned_or_ignored() {
+    let flags = ["1", "--prompt", "0", "--context-lengths", "0", "--json", "--tuning"];
+    let bench = |file: &str, code| run(&[&["bench"], &TINY[..], &flags, &[file]].concat(), code);
+    let source = |output: &std::process::Output| -> Value {
+        let report: Value = serde_json::from_str(stdout(output)).expect("stdout is one JSON object");
+        report["tuning"]["source"].clone()
+    };
+    assert_eq!(source(&bench("off", 0)), "off");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("profile.json");
+    let file = file.to_str().unwrap();
+    assert!(stderr(&bench(file, 1)).contains("profile.json"));
+    std::fs::write(file, "{\"adapter\": 1}").unwrap();
+    let ignored = bench(file, 0);
+    let note = stderr(&ignored);
+    assert!(note.contains("profile.json: is no tuning profile") && note.contains("ignored"), "{note}");
+    assert_eq!(source(&ignored), "default");
+
+    let name = std::env::var("EXLAY_TEST_ADAPTER").ok();
+    let adapter = exlay::gpu::select(name.as_deref()).unwrap();
+    let device = exlay::gpu::Device::open(&adapter, exlay::gpu::DeviceOptions::default()).unwrap();
+    device.geometry().set([704, 256], Some(16));
+    exlay::model::Tuning::of(&adapter, &device).write(std::path::Path::new(file)).unwrap();
+    let report: Value = serde_json::from_str(stdout(&bench(file, 0))).unwrap();
+    assert_eq!(report["tuning"]["source"], "pinned");
+    assert_eq!(report["tuning"]["products"][0]["of_workgroup"], 16);
 }
 
 #[test]

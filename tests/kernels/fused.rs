@@ -1,10 +1,15 @@
 //! The product of a group of packed matrices, and what stands between two such products.
 
-use exlay::gpu::Arithmetic;
-use exlay::packing::WIDTHS;
+use exlay::gpu::{Arithmetic, CommandList};
+use exlay::ops::activation::{Activation, Partial};
+use exlay::ops::group_gemv::group_gemv;
+use exlay::ops::group_geometry::{choices, split};
+use exlay::ops::residual_norm::{Left, residual_norm};
+use exlay::ops::{GroupMember, QuantGroup, RowNorm, Tensor};
+use exlay::packing::{PackedMatrix, WIDTHS};
 use exlay::selftest::{GroupGemv, Packing, ResidualNorm, SwigluGather};
 
-use crate::support::check;
+use crate::support::{check, device, tiers};
 
 #[test]
 fn every_width_alone() {
@@ -58,4 +63,65 @@ fn gated_activations() {
             check(&SwigluGather { rows, cols, sums, form });
         }
     }
+}
+
+/// Sums added as a consumer adds them.
+fn tree(parts: &[Vec<f32>], at: usize) -> f32 {
+    match parts {
+        [one] => one[at],
+        several => {
+            let (first, second) = several.split_at(several.len() / 2);
+            tree(first, at) + tree(second, at)
+        }
+    }
+}
+
+/// How slices are shared out among workgroups changes no bit, with a norm and a bias in the product.
+#[test]
+fn geometries_give_the_same_bits() {
+    let device = device(tiers()[0], false);
+    let (rows, k) = (2, 1184);
+    let packings = [Packing::mixed(k, 200, &WIDTHS, 64, true), Packing::mixed(k, 32, &[4, 2], 96, false)];
+    let mut matrices: Vec<PackedMatrix> =
+        (1..).zip(&packings).map(|(seed, packing)| packing.matrix(seed).unwrap()).collect();
+    matrices[1].q_invperm = matrices[0].q_invperm.clone();
+    let lent: Vec<_> = matrices.iter().map(PackedMatrix::lend).collect();
+    let members: Vec<_> = lent
+        .iter()
+        .zip(&packings)
+        .map(|(matrix, packing)| GroupMember { label: "member", matrix, n: packing.n })
+        .collect();
+    let (group, _) = QuantGroup::upload(&device, "group", &members).unwrap();
+    let columns = group.columns();
+    let values: Vec<f32> = (0..rows * k).map(|i| ((i * 37 % 101) as f32 - 50.0) / 23.0).collect();
+    let hidden = Tensor::upload(&device, "hidden", &values, k).unwrap();
+    let weight = Tensor::upload(&device, "weight", &vec![1.0; k], k).unwrap();
+    let next = Tensor::zeros(&device, "next", rows, k).unwrap();
+    let choices = choices(&device, k, columns);
+    assert!(choices.len() > 1, "{choices:?}");
+    for form in Arithmetic::ALL {
+        let mut first: Option<Vec<u32>> = None;
+        for &of_workgroup in &choices {
+            device.geometry().set([k, columns], Some(of_workgroup));
+            let sums = split(&device, k, columns).slices / of_workgroup;
+            let nothing = Partial::new(&device, 1).unwrap();
+            let left = Left { partial: &nothing, sums: 0, columns: k };
+            let x = Activation::new(&device, form, rows * form.row_words(k)).unwrap();
+            let norm = RowNorm::new(&device, rows, k, 1e-5).unwrap();
+            let out = Partial::new(&device, sums * rows * columns).unwrap();
+            let mut list = CommandList::new(&device, "a product");
+            residual_norm(&mut list, &hidden, left, &weight, &next, &group, &norm, &x, rows).unwrap();
+            group_gemv(&mut list, &x, &group, Some(&norm), &out, rows).unwrap();
+            list.run().unwrap();
+            let found: Vec<f32> = device.read(out.buffer(), 0, sums * rows * columns).unwrap();
+            let parts: Vec<Vec<f32>> = found.chunks(rows * columns).map(<[f32]>::to_vec).collect();
+            let bits: Vec<u32> = (0..rows * columns).map(|at| tree(&parts, at).to_bits()).collect();
+            assert!(bits.iter().any(|&bits| bits != 0));
+            assert!(
+                first.get_or_insert_with(|| bits.clone()) == &bits,
+                "{form}, {of_workgroup} of a workgroup"
+            );
+        }
+    }
+    device.geometry().set([k, columns], None);
 }

@@ -13,6 +13,7 @@ mod plan;
 mod slabs;
 mod streamed;
 mod synthetic;
+mod tuning;
 mod variants;
 
 use std::path::Path;

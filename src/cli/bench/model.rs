@@ -17,6 +17,7 @@ use crate::cli::generate::{PROMPT_ROWS, default_context};
 
 use crate::cli::output::{self, Align, Table};
 use crate::cli::progress::Steps;
+use crate::cli::tuning::{self, TuningReport};
 use crate::cli::{Embedding, GlobalArgs, units};
 
 /// Measure tokens per second of a model at several lengths of context.
@@ -120,6 +121,7 @@ pub(super) fn run(args: &ModelArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     })?;
     steps.end();
     let load_seconds = started.elapsed().as_secs_f64();
+    let tuning = tuning::complete(global, &adapter, &device, &mut model)?;
     let parts = model.memory();
     let plan = ModelPlan {
         contexts,
@@ -144,6 +146,7 @@ pub(super) fn run(args: &ModelArgs, global: &GlobalArgs) -> anyhow::Result<()> {
             peak: device.memory().peak,
         },
         bandwidth: memory,
+        tuning,
         adapter: adapter.name().to_owned(),
         driver: format!("{} {}", adapter.backend(), adapter.driver()),
         tier: device.tier().to_string(),
@@ -174,6 +177,8 @@ struct ModelReport {
     memory: Memory,
     /// What the device's memory can do.
     bandwidth: Bandwidth,
+    /// How products are shared out.
+    tuning: TuningReport,
     adapter: String,
     driver: String,
     tier: String,
@@ -189,13 +194,14 @@ impl ModelReport {
         let figures = &self.figures;
         let mut text = format!(
             "adapter     {} ({}), tier {}\nmodel       {}{bits}\nload        {}\nmemory      {}\n\
-             bandwidth   {} GB/s read, {} GB/s copied\ndispatches  {:.1} a layer, {} a token\n\n{}",
+             tuning      {}\nbandwidth   {} GB/s read, {} GB/s copied\ndispatches  {:.1} a layer, {} a token\n\n{}",
             self.adapter,
             self.driver,
             self.tier,
             self.model,
             units::seconds(self.load_seconds),
             self.memory.words(),
+            self.tuning.words(),
             significant(self.bandwidth.read_gb_per_s.median),
             significant(self.bandwidth.copy_gb_per_s.median),
             figures.dispatches_per_layer,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::cli::tuning::TuningReport;
 use crate::cli::units;
 
 /// What a generation has to say beside its text. What belongs to a text is that of the first one.
@@ -23,6 +24,8 @@ pub(crate) struct GenerateReport {
     pub(crate) steps_in_flight: usize,
     /// Device memory.
     pub(crate) memory: Memory,
+    /// How products are shared out.
+    pub(crate) tuning: TuningReport,
     /// Name of the adapter.
     pub(crate) adapter: String,
     /// Each text of a batch; not there for a single one.
@@ -124,7 +127,7 @@ impl GenerateReport {
         };
         format!(
             "adapter     {}\nload        {} ({})\nprompt      {}, {} to the first token\n{}generation  {}, {steps}\n\
-             memory      {}\n",
+             memory      {}\ntuning      {}\n",
             self.adapter,
             units::seconds(self.load_seconds),
             self.start.words(),
@@ -133,6 +136,7 @@ impl GenerateReport {
             rows.collect::<String>(),
             speed(total(|text| text.token_ids.len()), self.tokens_per_second),
             self.memory.words(),
+            self.tuning.words(),
         )
     }
 }
@@ -161,6 +165,7 @@ mod tests {
             tokens_per_second: 88.125,
             steps_in_flight: 3,
             memory: Memory { weights: 6_832_128, cache: 2 << 20, scratch: 1_300_000, peak: 11 << 20 },
+            tuning: TuningReport::default(),
             adapter: "llvmpipe".into(),
             rows: vec![],
             host_embedding: false,
@@ -182,6 +187,7 @@ mod tests {
         prompt      3 tokens, 1234.6 tokens/s, 0.06 s to the first token
         generation  2 tokens, 88.1 tokens/s, 3 steps in flight
         memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
+        tuning      default
         ");
         let single = GenerateReport { tokens_per_second: f64::NAN, ..report() }.statistics();
         assert!(single.contains("\ngeneration  2 tokens, 3 steps in flight\n"), "{single}");
@@ -195,6 +201,7 @@ mod tests {
         text 2      2 tokens, 40.5 tokens/s
         generation  4 tokens, 88.1 tokens/s, 3 steps in flight
         memory      weights 6.5 MiB, cache 2.0 MiB, scratch 1.2 MiB, peak 11.0 MiB
+        tuning      default
         ");
     }
 
@@ -227,6 +234,12 @@ mod tests {
             "cache": 2097152,
             "scratch": 1300000,
             "peak": 11534336
+          },
+          "tuning": {
+            "source": "default",
+            "file": null,
+            "seconds": 0.0,
+            "products": []
           },
           "adapter": "llvmpipe"
         }
