@@ -78,7 +78,7 @@ impl Device {
     /// Opens an adapter.
     ///
     /// # Errors
-    /// [`Error::Argument`] when `options.tier` is above the adapter's, [`Error::Device`] when the driver refuses.
+    /// [`Error::Argument`] when `options.tier` is above the adapter's or does not allow `options.arithmetic`, [`Error::Device`] when the driver refuses.
     pub fn open(adapter: &Adapter, options: DeviceOptions) -> Result<Self> {
         let best = adapter.capabilities().tier();
         let tier = options.tier.unwrap_or(best);
@@ -87,6 +87,13 @@ impl Device {
             return Err(Error::argument("--tier", message));
         }
         let capabilities = adapter.capabilities().limited_to(tier);
+        if let Some(arithmetic) = options.arithmetic.filter(|&one| !capabilities.allow(one)) {
+            let message = format!(
+                "{} has no half-precision arithmetic in tier {tier}, which {arithmetic} needs; use f32 or fx16",
+                adapter.name()
+            );
+            return Err(Error::argument("--arithmetic", message));
+        }
         let mut limits = adapter.raw.limits();
         if let Some(bytes) = options.binding_limit {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);

@@ -7,11 +7,13 @@ use crate::{Error, Result};
 
 impl Arithmetic {
     /// Words of a row of `k` values, a multiple of 32. Fixed: for each block of 32 values eight words of high bytes and
-    /// eight of low ones, then for each block its scale (f32) and the sum of its integers (i32), to whole 16 bytes.
+    /// eight of low ones, then for each block its scale (f32) and the sum of its integers (i32), to whole 16 bytes. Pairs: for
+    /// each block sixteen words of two halves, then for each block its unit (f32), to whole 16 bytes.
     pub fn row_words(self, k: usize) -> usize {
         match self {
             Self::Single => k,
             Self::Fixed => k / BLOCK_ROWS * 16 + (k / BLOCK_ROWS * 2).next_multiple_of(4),
+            Self::Pairs => k / 2 + (k / BLOCK_ROWS).next_multiple_of(4),
         }
     }
 
@@ -20,6 +22,7 @@ impl Arithmetic {
         match self {
             Self::Single => variant,
             Self::Fixed => variant.import("common/put_single.wgsl", "common/put_fixed.wgsl"),
+            Self::Pairs => variant.import("common/put_single.wgsl", "common/put_pairs.wgsl"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::activation::{Activation, Partial};
 use super::quant_group::QuantGroup;
 use super::{RowNorm, gemv_text};
-use crate::gpu::{Arithmetic, CommandList, Variant};
+use crate::gpu::{Arithmetic, Capabilities, CommandList, Variant};
 use crate::packing::BLOCK_ROWS;
 use crate::{Error, Result};
 
@@ -34,16 +34,17 @@ struct Params {
 }
 
 fn variant(form: Arithmetic, rows: usize, slices: usize) -> Variant {
-    let prologue = format!("const ROWS: u32 = {rows}u;\nconst SLICES: u32 = {slices}u;\n// {form}");
+    let enable = if form == Arithmetic::Pairs { "enable f16;\n" } else { "" };
+    let prologue = format!("{enable}const ROWS: u32 = {rows}u;\nconst SLICES: u32 = {slices}u;\n// {form}");
     Variant::new("group_gemv")
         .prologue(&prologue)
         .generated("generated/group_gemv.wgsl", gemv_text::text(form, rows, slices))
 }
 
-/// Every variant of workgroups with `slices` slices.
-pub(super) fn variants() -> Vec<Variant> {
+/// Every variant that these capabilities allow.
+pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     let mut all = Vec::new();
-    for form in Arithmetic::ALL {
+    for form in Arithmetic::ALL.into_iter().filter(|&form| capabilities.allow(form)) {
         for rows in [1, 2, 4, MOST_ROWS] {
             all.extend([1, 2, 4, SLICES].map(|slices| variant(form, rows, slices)));
         }

@@ -5,7 +5,7 @@ use crate::gpu::{Arithmetic, Device};
 use crate::ops::activation::Activation;
 use crate::ops::{GroupMember, QuantGroup};
 use crate::packing::PackedMatrix;
-use crate::reference::{fixed, permute};
+use crate::reference::{fixed, pairs, permute};
 use crate::{Error, Result};
 
 /// A group of one small matrix for each order of an input of `k` values, and the orders.
@@ -47,6 +47,7 @@ pub(super) fn upload(
             match form {
                 Arithmetic::Single => words.extend(values.iter().map(|value| value.to_bits())),
                 Arithmetic::Fixed => words.extend(fixed::encode(&values)),
+                Arithmetic::Pairs => words.extend(pairs::encode(&values)),
             }
         }
     }
@@ -74,6 +75,11 @@ pub(super) fn row(activation: &Activation, k: usize, row: usize) -> Result<(Vec<
             // place of a number up to 32639.
             let slack = decoded.steps.iter().flat_map(|step| [0.51 * step; 32]).collect();
             Ok((decoded.values, slack))
+        }
+        Arithmetic::Pairs => {
+            let (values, units) = pairs::decode(&stored, k);
+            let slack = (0..k).map(|i| pairs::slack(values[i], units[i / 32])).collect();
+            Ok((values, slack))
         }
     }
 }

@@ -12,10 +12,15 @@ use crate::ops::group_gemv::{group_gemv, sums};
 use crate::ops::{GroupMember, QuantGroup, RowNorm};
 use crate::packing::PackedMatrix;
 use crate::reference::dequantize::column_unrounded;
-use crate::reference::{fixed, matmul, permute};
+use crate::reference::{fixed, matmul, pairs, permute};
 
 /// Columns of each member that the oracle works out.
 const SAMPLES: usize = 64;
+
+/// What half precision adds to a value of the pairs: its product, and the four additions that it is part of at most. The
+/// rest of a block is as in single precision.
+const HALF_STEPS: f64 = 5.0;
+const HALF_ROUNDOFF: f64 = 1.0 / 2048.0;
 
 /// Values behind the result that must stay as they are.
 const GUARD: usize = 64;
@@ -104,6 +109,10 @@ impl Case for GroupGemv {
         self.members.iter().map(Packing::bytes).sum()
     }
 
+    fn arithmetic(&self) -> Arithmetic {
+        self.form
+    }
+
     fn products(&self) -> u64 {
         self.members.iter().map(|packing| (self.rows * packing.k() * packing.n) as u64).sum()
     }
@@ -162,6 +171,7 @@ impl Case for GroupGemv {
                     let x = match form {
                         Arithmetic::Single => x.into_iter().map(f64::from).collect(),
                         Arithmetic::Fixed => fixed::decode(&fixed::encode(&x), k).values,
+                        Arithmetic::Pairs => pairs::decode(&pairs::encode(&x), k).0,
                     };
                     let scale =
                         if norm { 1.0 / (squares[row] / k as f64 + f64::from(1e-5_f32)).sqrt() } else { 1.0 };
@@ -174,7 +184,8 @@ impl Case for GroupGemv {
                     // scale twice; the blocks of a slice, of which there are at least as many as parts; eight levels of
                     // the tree; the norm's parts, quotient, root and reciprocal; the bias.
                     let steps = 36 + k / 32 / sums.max(1) + 8 + parts + 16 + 1;
-                    comparison.real(total, expected, steps as f64 * ROUNDOFF * magnitude);
+                    let halves = if form == Arithmetic::Pairs { HALF_STEPS * HALF_ROUNDOFF } else { 0.0 };
+                    comparison.real(total, expected, (steps as f64 * ROUNDOFF + halves) * magnitude);
                 }
             }
             first += matrix.n;
