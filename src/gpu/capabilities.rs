@@ -64,8 +64,9 @@ pub enum Arithmetic {
     /// Blocks of 32 values in 16-bit fixed point, split into two signed bytes, with a scale and a sum: exact integer
     /// products by `dot4I8Packed`. Errs by at most half a step of 1/32639 of the block's largest value.
     Fixed,
-    /// Pairs of halves: blocks of 32 values as halves times a power of two, products with the exact codes summed in half
-    /// precision over few values, the rest in single precision. Errs by 2^-12 of a value and about as much of a short sum.
+    /// Pairs of halves: blocks of 32 values in fixed point too, split into a high half and a low one, with a scale; products of
+    /// high halves are exact in half precision, those of low ones rounded. Errs by at most half a step of 1/65536 of the block's
+    /// largest value, and about as much in products.
     Pairs,
 }
 

@@ -172,12 +172,20 @@ fn fixed(text: &mut String, rows: usize, bits: u32) {
     }
 }
 
-/// Pairs of products that are added in half precision before their sum goes on in single precision. Of the error of a whole
-/// model, against what rounding x to halves costs, this is about (RUN + 1) / 2 times as much.
-const RUN: u32 = 4;
+/// Pairs of products of codes with high halves that are added in half precision: as many as keep integers of 11 bits, since
+/// codes have up to 2^(bits−1) and high halves up to 16.
+const fn exact_run(bits: u32) -> u32 {
+    let run = 1 << (8 - bits);
+    if run > PAIRS { PAIRS } else { run }
+}
 
-/// One block in pairs of halves: codes become exact halves, two of a column in a word.
+/// Pairs of codes in a column of a block.
+const PAIRS: u32 = 2 * QUADS;
+
+/// One block in pairs of halves: codes become exact halves, two of a column in a word. Sums of products with high halves are
+/// exact and go on in single precision; those with low halves, which are a sixteenth of the high ones, are rounded, once a pair.
 fn pairs(text: &mut String, rows: usize, bits: u32) {
+    const COLUMNS: [&str; 4] = ["x", "y", "z", "w"];
     for row in 0..rows {
         let _ = writeln!(
             text,
@@ -188,37 +196,38 @@ fn pairs(text: &mut String, rows: usize, bits: u32) {
              var d{row} = vec4<f32>(0.0);"
         );
     }
-    for part in 0..2 * QUADS / RUN {
-        for i in 0..RUN {
-            let index = RUN * part + i;
-            let Pair { word, factor, zero } = pair_of_quad(bits, index / 2, index % 2 == 1);
-            let _ = writeln!(text, "            let k{index} = {word};");
-            for column in ["x", "y", "z", "w"] {
-                let _ = writeln!(
-                    text,
-                    "            let c{index}{column} = pair(k{index}.{column}) * vec2<f16>({factor}h) - vec2<f16>({zero}h);"
-                );
-            }
-            for row in 0..rows {
-                let _ = writeln!(
-                    text,
-                    "            let x{index}r{row} = pair(x[at{row} + 4u * b + {}u].{});",
-                    index / 4,
-                    ["x", "y", "z", "w"][index as usize % 4]
-                );
-            }
-        }
-        for row in 0..rows {
-            let sums = ["x", "y", "z", "w"].map(|column| {
-                let products =
-                    (RUN * part..RUN * (part + 1)).map(|index| format!("x{index}r{row} * c{index}{column}"));
-                products.reduce(|sum, product| format!("({sum}) + {product}")).unwrap_or_default()
-            });
+    let run = exact_run(bits);
+    for index in 0..PAIRS {
+        let Pair { word, factor, zero } = pair_of_quad(bits, index / 2, index % 2 == 1);
+        let _ = writeln!(text, "            let k{index} = {word};");
+        for column in COLUMNS {
             let _ = writeln!(
                 text,
-                "            d{row} += vec4<f32>(both({}), both({}), both({}), both({}));",
-                sums[0], sums[1], sums[2], sums[3]
+                "            let c{index}{column} = pair(k{index}.{column}) * vec2<f16>({factor}h) - vec2<f16>({zero}h);"
             );
+        }
+        for row in 0..rows {
+            for (name, run, first) in [("h", run, 0), ("l", PAIRS, 4)] {
+                let _ = writeln!(
+                    text,
+                    "            let {name}{index}r{row} = pair(x[at{row} + 8u * b + {}u].{});",
+                    first + index / 4,
+                    COLUMNS[index as usize % 4]
+                );
+                for column in COLUMNS {
+                    let product = format!("{name}{index}r{row} * c{index}{column}");
+                    let sum = format!("{name}{}{column}{row}", index / run);
+                    let _ = if index % run == 0 {
+                        writeln!(text, "            var {sum} = {product};")
+                    } else {
+                        writeln!(text, "            {sum} += {product};")
+                    };
+                }
+                if index % run == run - 1 {
+                    let sums = COLUMNS.map(|column| format!("both({name}{}{column}{row})", index / run));
+                    let _ = writeln!(text, "            d{row} += vec4<f32>({});", sums.join(", "));
+                }
+            }
         }
     }
     for row in 0..rows {

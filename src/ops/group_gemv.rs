@@ -105,7 +105,7 @@ pub fn group_gemv(
     let params = |stride: usize| Params {
         slices: (of_workgroup * sums) as u32,
         x_row: x.form().row_words(k) as u32 / 4,
-        steps: (k / BLOCK_ROWS * 4) as u32,
+        steps: x.form().value_words(k) as u32 / 4,
         cols4: columns as u32 / 4,
         flags: u32::from(group.bias().is_some()),
         parts: norm.map_or(0, |_| RowNorm::parts(k) as u32),

@@ -77,9 +77,9 @@ pub(super) fn row(activation: &Activation, k: usize, row: usize) -> Result<(Vec<
             Ok((decoded.values, slack))
         }
         Arithmetic::Pairs => {
-            let (values, units) = pairs::decode(&stored, k);
-            let slack = (0..k).map(|i| pairs::slack(values[i], units[i / 32])).collect();
-            Ok((values, slack))
+            let decoded = pairs::decode(&stored, k);
+            let slack = decoded.units.iter().flat_map(|&unit| [pairs::slack(unit); 32]).collect();
+            Ok((decoded.values, slack))
         }
     }
 }

@@ -17,9 +17,9 @@ use crate::reference::{fixed, matmul, pairs, permute};
 /// Columns of each member that the oracle works out.
 const SAMPLES: usize = 64;
 
-/// What half precision adds to a value of the pairs: its product, and the four additions that it is part of at most. The
-/// rest of a block is as in single precision.
-const HALF_STEPS: f64 = 5.0;
+/// Roundings of a product with a low half: its own, and those of the additions that it is part of, sixteen at most. All
+/// else that halves compute is exact.
+const HALF_STEPS: f64 = 17.0;
 const HALF_ROUNDOFF: f64 = 1.0 / 2048.0;
 
 /// Values behind the result that must stay as they are.
@@ -168,10 +168,13 @@ impl Case for GroupGemv {
                 let bias = matrix.bias.as_ref().map_or(0.0, |bias| bias[column].to_f64());
                 for row in 0..rows {
                     let x = packed_row(index, row);
-                    let x = match form {
-                        Arithmetic::Single => x.into_iter().map(f64::from).collect(),
-                        Arithmetic::Fixed => fixed::decode(&fixed::encode(&x), k).values,
-                        Arithmetic::Pairs => pairs::decode(&pairs::encode(&x), k).0,
+                    let (x, low) = match form {
+                        Arithmetic::Single => (x.into_iter().map(f64::from).collect(), vec![0.0; k]),
+                        Arithmetic::Fixed => (fixed::decode(&fixed::encode(&x), k).values, vec![0.0; k]),
+                        Arithmetic::Pairs => {
+                            let decoded = pairs::decode(&pairs::encode(&x), k);
+                            (decoded.values, decoded.low)
+                        }
                     };
                     let scale =
                         if norm { 1.0 / (squares[row] / k as f64 + f64::from(1e-5_f32)).sqrt() } else { 1.0 };
@@ -184,8 +187,8 @@ impl Case for GroupGemv {
                     // scale twice; the blocks of a slice, of which there are at least as many as parts; eight levels of
                     // the tree; the norm's parts, quotient, root and reciprocal; the bias.
                     let steps = 36 + k / 32 / sums.max(1) + 8 + parts + 16 + 1;
-                    let halves = if form == Arithmetic::Pairs { HALF_STEPS * HALF_ROUNDOFF } else { 0.0 };
-                    comparison.real(total, expected, (steps as f64 * ROUNDOFF + halves) * magnitude);
+                    let halves = HALF_STEPS * HALF_ROUNDOFF * matmul::magnitude(&low, &weights) * scale;
+                    comparison.real(total, expected, steps as f64 * ROUNDOFF * magnitude + halves);
                 }
             }
             first += matrix.n;
