@@ -36,9 +36,9 @@ fn generate(form: Arithmetic, rows: usize, slices: usize) -> String {
         run(&mut text, form, rows, bits);
     }
     let _ = writeln!(text, "fn slice_tree(lane: u32) -> vec4<f32> {{\n    return {};\n}}", tree(0, slices));
-    text += "fn finish_all(sums: Sums, index: u32, column: u32, live: bool, lane: vec3<u32>) {\n";
+    text += "fn finish_all(sums: Sums, first: u32, column: u32, live: bool, lane: vec3<u32>) {\n";
     for row in 0..rows {
-        let _ = writeln!(text, "    finish({row}u, sums.r{row}, index, column, live, lane);");
+        let _ = writeln!(text, "    finish({row}u, sums.r{row}, first, column, live, lane);");
     }
     text + "}\n"
 }
