@@ -6,6 +6,7 @@
 //! is printed is the caller's affair.
 
 mod arithmetic;
+mod decode;
 mod entry;
 mod factor;
 mod forward;

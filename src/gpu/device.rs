@@ -214,9 +214,14 @@ impl Device {
         self.0.options.arithmetic.unwrap_or_else(|| self.0.capabilities.arithmetic())
     }
 
-    /// Whether single precision was asked for, whatever would be faster.
+    /// The arithmetic that was asked for, whatever would be faster.
+    pub fn wanted_arithmetic(&self) -> Option<Arithmetic> {
+        self.0.options.arithmetic
+    }
+
+    /// Whether single precision was asked for.
     pub fn asked_for_single(&self) -> bool {
-        self.0.options.arithmetic == Some(Arithmetic::Single)
+        self.wanted_arithmetic() == Some(Arithmetic::Single)
     }
 
     /// What kernels may use.
