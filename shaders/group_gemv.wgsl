@@ -1,13 +1,13 @@
-// Product of ROWS · PASSES rows with all packed matrices of a group: for each slice s of K (its blocks of 32 rows, dealt out in turns)
+// Product of ROWS rows with all packed matrices of a group: for each slice s of K (its blocks of 32 rows, dealt out in turns)
 // Σ_k x[r, k]·w[k, n], added over the SLICES slices of a workgroup as a binary tree (+ bias in the first) and times 1 / rms of the
 // row where its norm was left to this kernel. What workgroups with other slices leave is for the consumer to add: common/partial.wgsl.
 //
 // w[k, n] = (code − 2^(bits−1))·(c² · maximum[g]) in single precision, c = scale code of group g and column n. Weights are decoded
-// once for ROWS rows. A lane has four columns, one `vec4` load a word row, so a subgroup reads 512 bytes in one piece.
+// once for all rows. A lane has four columns, one `vec4` load a word row, so a subgroup reads 512 bytes in one piece.
 // x: an activation [copies, rows, row words] in the form that the generated text knows; words: u32 [word_rows, columns] of each
 // slab; scales: u32 [groups, columns / 8] of each slab; maxima: f32; table: `group_table.rs`; bias: f32 [all columns] with BIAS;
 // squares: f32 [rows, parts], Σ of the squares of a row's input; out: f32 [sums, rows, all columns].
-// Grid (PASSES for each tile of 128 columns, sums). Bytes: the weights once; at 2 bits, fixed point, about 1.7 instructions a weight.
+// Grid (tiles of 128 columns, sums). Bytes: the weights once; at 2 bits, fixed point, about 1.7 instructions a weight.
 // Oracle: reference/quant_matmul.rs.
 struct Params {
     slices: u32,  // in all, a power of two
@@ -73,32 +73,30 @@ fn inverse_rms(row: u32) -> f32 {
     return 1.0 / sqrt(((sum.x + sum.y) + (sum.z + sum.w)) / f32(p.k) + p.eps);
 }
 
-// `row` of the workgroup's rows, the first of which is row `first` of all sums.
-fn finish(row: u32, own: vec4<f32>, first: u32, column: u32, live: bool, lane: vec3<u32>) {
+fn finish(row: u32, own: vec4<f32>, sums_index: u32, column: u32, live: bool, lane: vec3<u32>) {
     slice_sums[lane.y * 32u + lane.x] = own;
     workgroupBarrier();
     if (lane.y == 0u && live) {
         var total = slice_tree(lane.x) * inverse_rms(row);
-        if (first < ROWS * PASSES && (p.flags & BIAS) != 0u) {
+        if (sums_index == 0u && (p.flags & BIAS) != 0u) {
             total += bias[column];
         }
-        out[(first + row) * p.cols4 + column] = total;
+        out[(sums_index * ROWS + row) * p.cols4 + column] = total;
     }
     workgroupBarrier();
 }
 
 @compute @workgroup_size(32, SLICES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
-    let record = id.x / PASSES * p.tile4;
-    let first = id.x % PASSES * ROWS;
+    let record = id.x * p.tile4;
     let a = table[record];
     let b = table[record + 1u];
     var next = table[record + 2u];
-    let t = Tile(a.x + lane.x, a.y, a.z, a.w, b.x, ((b.w >> 16u) * ROWS * PASSES + first) * p.x_row);
+    let t = Tile(a.x + lane.x, a.y, a.z, a.w, b.x, (b.w >> 16u) * ROWS * p.x_row);
     let live = lane.x < b.z;
     let slice = id.y * SLICES + lane.y;
     // Asked for before the weights, waited for after them.
-    let own_squares = squares_of(first + min(lane.y, ROWS - 1u), lane.x);
+    let own_squares = squares_of(min(lane.y, ROWS - 1u), lane.x);
     var sums: Sums;
     if (live) {
         for (var i = 0u; i < (b.w & 0xffffu); i++) {
@@ -117,7 +115,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) lane
     }
     for (var row = lane.y; row < ROWS; row += SLICES) {
         square_sums[8u * row + lane.x / 4u][lane.x % 4u] =
-            select(squares_of(first + row, lane.x), own_squares, row == lane.y);
+            select(squares_of(row, lane.x), own_squares, row == lane.y);
     }
-    finish_all(sums, id.y * ROWS * PASSES + first, b.y + lane.x, live, lane);
+    finish_all(sums, id.y, b.y + lane.x, live, lane);
 }

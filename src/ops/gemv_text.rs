@@ -36,9 +36,9 @@ fn generate(form: Arithmetic, rows: usize, slices: usize) -> String {
         run(&mut text, form, rows, bits);
     }
     let _ = writeln!(text, "fn slice_tree(lane: u32) -> vec4<f32> {{\n    return {};\n}}", tree(0, slices));
-    text += "fn finish_all(sums: Sums, first: u32, column: u32, live: bool, lane: vec3<u32>) {\n";
+    text += "fn finish_all(sums: Sums, index: u32, column: u32, live: bool, lane: vec3<u32>) {\n";
     for row in 0..rows {
-        let _ = writeln!(text, "    finish({row}u, sums.r{row}, first, column, live, lane);");
+        let _ = writeln!(text, "    finish({row}u, sums.r{row}, index, column, live, lane);");
     }
     text + "}\n"
 }
@@ -184,19 +184,11 @@ const PAIRS: u32 = 2 * QUADS;
 
 /// One block in pairs of halves: codes become exact halves, two of a column in a word. Sums of products with high halves are
 /// exact and go on in single precision; those with low halves, which are a sixteenth of the high ones, are rounded, once a pair.
+///
+/// Rows take turns in a loop, since unrolled ones make texts that a driver compiles for minutes. Their sums stay in registers, as
+/// they move on by one place a turn.
 fn pairs(text: &mut String, rows: usize, bits: u32) {
     const COLUMNS: [&str; 4] = ["x", "y", "z", "w"];
-    for row in 0..rows {
-        let _ = writeln!(
-            text,
-            "            let at{row} = t.x + {row}u * p.x_row;\n            \
-             let e{row} = x[at{row} + p.steps + b / 4u];\n            \
-             let f{row} = select(e{row}.xy, e{row}.zw, (b & 2u) == 2u);\n            \
-             let unit{row} = bitcast<f32>(select(f{row}.x, f{row}.y, (b & 1u) == 1u));\n            \
-             var d{row} = vec4<f32>(0.0);"
-        );
-    }
-    let run = exact_run(bits);
     for index in 0..PAIRS {
         let Pair { word, factor, zero } = pair_of_quad(bits, index / 2, index % 2 == 1);
         let _ = writeln!(text, "            let k{index} = {word};");
@@ -206,31 +198,46 @@ fn pairs(text: &mut String, rows: usize, bits: u32) {
                 "            let c{index}{column} = pair(k{index}.{column}) * vec2<f16>({factor}h) - vec2<f16>({zero}h);"
             );
         }
-        for row in 0..rows {
-            for (name, run, first) in [("h", run, 0), ("l", PAIRS, 4)] {
-                let _ = writeln!(
-                    text,
-                    "            let {name}{index}r{row} = pair(x[at{row} + 8u * b + {}u].{});",
-                    first + index / 4,
-                    COLUMNS[index as usize % 4]
-                );
-                for column in COLUMNS {
-                    let product = format!("{name}{index}r{row} * c{index}{column}");
-                    let sum = format!("{name}{}{column}{row}", index / run);
-                    let _ = if index % run == 0 {
-                        writeln!(text, "            var {sum} = {product};")
-                    } else {
-                        writeln!(text, "            {sum} += {product};")
-                    };
-                }
-                if index % run == run - 1 {
-                    let sums = COLUMNS.map(|column| format!("both({name}{}{column}{row})", index / run));
-                    let _ = writeln!(text, "            d{row} += vec4<f32>({});", sums.join(", "));
-                }
+    }
+    let _ = writeln!(
+        text,
+        "            for (var row = 0u; row < {rows}u; row++) {{\n            \
+         let at = t.x + row * p.x_row;\n            \
+         let units = x[at + p.steps + b / 4u];\n            \
+         let two = select(units.xy, units.zw, (b & 2u) == 2u);\n            \
+         let unit = bitcast<f32>(select(two.x, two.y, (b & 1u) == 1u));\n            \
+         var d = vec4<f32>(0.0);"
+    );
+    for index in 0..PAIRS {
+        for (name, run, first) in [("h", exact_run(bits), 0), ("l", PAIRS, 4)] {
+            if index % 4 == 0 {
+                let (four, at) = (index / 4, first + index / 4);
+                let _ = writeln!(text, "            let {name}{four} = x[at + 8u * b + {at}u];");
+            }
+            let _ = writeln!(
+                text,
+                "            let {name}x{index} = pair({name}{}.{});",
+                index / 4,
+                COLUMNS[index as usize % 4]
+            );
+            for column in COLUMNS {
+                let product = format!("{name}x{index} * c{index}{column}");
+                let sum = format!("{name}s{}{column}", index / run);
+                let _ = if index % run == 0 {
+                    writeln!(text, "            var {sum} = {product};")
+                } else {
+                    writeln!(text, "            {sum} += {product};")
+                };
+            }
+            if index % run == run - 1 {
+                let sums = COLUMNS.map(|column| format!("both({name}s{}{column})", index / run));
+                let _ = writeln!(text, "            d += vec4<f32>({});", sums.join(", "));
             }
         }
     }
-    for row in 0..rows {
-        let _ = writeln!(text, "            sums.r{row} += d{row} * (unit{row} * scale);");
+    text.push_str("            let first = sums.r0 + d * (unit * scale);\n");
+    for row in 1..rows {
+        let _ = writeln!(text, "            sums.r{} = sums.r{row};", row - 1);
     }
+    let _ = writeln!(text, "            sums.r{} = first;\n            }}", rows - 1);
 }

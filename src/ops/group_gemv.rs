@@ -33,18 +33,9 @@ struct Params {
     tile4: u32,
 }
 
-/// Rows of a workgroup: pairs of halves have two sums for each row and column in registers, and eight rows of them would
-/// take several hundred instructions for each block and width, which some drivers compile for minutes.
-fn together(form: Arithmetic, rows: usize) -> usize {
-    if form == Arithmetic::Pairs { rows.min(MOST_ROWS / 2) } else { rows }
-}
-
 fn variant(form: Arithmetic, rows: usize, slices: usize) -> Variant {
-    let (rows, passes) = (together(form, rows), rows / together(form, rows));
     let enable = if form == Arithmetic::Pairs { "enable f16;\n" } else { "" };
-    let prologue = format!(
-        "{enable}const ROWS: u32 = {rows}u;\nconst PASSES: u32 = {passes}u;\nconst SLICES: u32 = {slices}u;\n// {form}"
-    );
+    let prologue = format!("{enable}const ROWS: u32 = {rows}u;\nconst SLICES: u32 = {slices}u;\n// {form}");
     Variant::new("group_gemv")
         .prologue(&prologue)
         .generated("generated/group_gemv.wgsl", gemv_text::text(form, rows, slices))
@@ -133,9 +124,7 @@ pub fn group_gemv(
             norm.map_or(&sheet.maxima, RowNorm::squares),
             out.buffer(),
         ];
-        let passes = rows / together(x.form(), rows);
-        let grid = [(sheet.tiles * passes) as u32, sums as u32, 1];
-        list.dispatch(&kernel, &buffers, &params(sheet.stride), grid)?;
+        list.dispatch(&kernel, &buffers, &params(sheet.stride), [sheet.tiles as u32, sums as u32, 1])?;
     }
     Ok(())
 }
