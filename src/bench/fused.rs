@@ -23,7 +23,8 @@ fn forms(device: &Device) -> impl Iterator<Item = Arithmetic> + '_ {
         .filter(move |&form| wanted.map_or(device.capabilities().allow(form), |wanted| wanted == form))
 }
 
-/// All of them for a layer, in each arithmetic, for one row and for as many as there may be.
+/// All of them for a layer, in each arithmetic: products of each number of rows that has a variant, the steps between them for one
+/// row and for as many as there may be.
 pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
     let Layer { hidden, intermediate: inner, heads, kv_heads, dim, .. } = layer;
     let (queries, keys) = (heads * dim, kv_heads * dim);
@@ -35,13 +36,15 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
     ];
     let mut entries = Vec::new();
     for form in forms(device) {
-        for rows in [1, MOST_ROWS] {
+        for rows in [1, 2, 4, MOST_ROWS] {
             for bits in BITS {
                 for (k, outputs, norm) in &groups {
                     let members = outputs.iter().filter_map(|&n| mixed(*k, n, bits)).collect();
                     entries.push(product(GroupGemv { rows, form, members, one_order: true, norm: *norm }));
                 }
             }
+        }
+        for rows in [1, MOST_ROWS] {
             for (k, from) in [(queries, "o"), (inner, "down")] {
                 let case =
                     ResidualNorm { rows, cols: hidden, sums: group_gemv::sums(k, hidden), copies: 1, form };

@@ -24,7 +24,7 @@ pub(crate) struct ArithmeticArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// Take the first tokens of this text (a .parquet with a column `text`, or a .txt) instead of random ones.
-    #[arg(short = 'd', long, value_name = "FILE", requires = "model")]
+    #[arg(short = 'd', long, value_name = "FILE", conflicts_with = "synthetic")]
     data: Option<PathBuf>,
     /// Tokens to compare.
     #[arg(short = 't', long, value_name = "COUNT", default_value_t = 256)]
@@ -63,6 +63,7 @@ struct ArithmeticReport {
 /// # Errors
 /// As the model's files and the device report; for a model that is not packed.
 pub(super) fn run(args: &ArithmeticArgs, global: &GlobalArgs) -> anyhow::Result<()> {
+    let (adapter, device) = global.open()?;
     let source = args.source.open()?;
     let vocabulary = source.config.vocab_size;
     let count = args.tokens.clamp(1, source.config.max_position_embeddings);
@@ -87,7 +88,6 @@ pub(super) fn run(args: &ArithmeticArgs, global: &GlobalArgs) -> anyhow::Result<
         Ok(logits(&mut model, &tokens)?)
     };
     let single = run(Arithmetic::Single)?;
-    let (adapter, device) = GlobalArgs { arithmetic: None, ..global.clone() }.open()?;
     let others = Arithmetic::ALL.into_iter().filter(|&one| {
         one != Arithmetic::Single
             && device.capabilities().allow(one)
@@ -104,7 +104,7 @@ pub(super) fn run(args: &ArithmeticArgs, global: &GlobalArgs) -> anyhow::Result<
         arithmetics: others
             .map(|one| Ok(difference(one, &run(one)?, &single, vocabulary)?))
             .collect::<anyhow::Result<_>>()?,
-        default_arithmetic: device.arithmetic().to_string(),
+        default_arithmetic: device.capabilities().arithmetic().to_string(),
         adapter: adapter.name().to_owned(),
         driver: format!("{} {}", adapter.backend(), adapter.driver()),
         tier: device.tier().to_string(),
