@@ -15,17 +15,9 @@ use crate::selftest::{Case, GroupGemv, Packing, ResidualNorm, SwigluGather};
 /// Shapes [k, n] at which each width is timed alone: gate or up and down of a 70B model, gate or up of a 7B model.
 const SINGLE: [(usize, usize); 3] = [(8192, 28_672), (28_672, 8192), (4096, 11_008)];
 
-/// The arithmetics that the device has, or the one that was asked for.
-fn forms(device: &Device) -> impl Iterator<Item = Arithmetic> + '_ {
-    let wanted = device.wanted_arithmetic();
-    Arithmetic::ALL
-        .into_iter()
-        .filter(move |&form| wanted.map_or(device.capabilities().allow(form), |wanted| wanted == form))
-}
-
-/// All of them for a layer, in each arithmetic: products of each number of rows that has a variant, the steps between them for one
+/// All of them for a layer, in each of these arithmetics: products of each number of rows that has a variant, the steps between them for one
 /// row and for as many as there may be.
-pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
+pub(super) fn entries(forms: &[Arithmetic], layer: Layer) -> Vec<Entry> {
     let Layer { hidden, intermediate: inner, heads, kv_heads, dim, .. } = layer;
     let (queries, keys) = (heads * dim, kv_heads * dim);
     let groups = [
@@ -35,7 +27,7 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
         (inner, vec![hidden], false),
     ];
     let mut entries = Vec::new();
-    for form in forms(device) {
+    for &form in forms {
         for rows in [1, 2, 4, MOST_ROWS] {
             for bits in BITS {
                 for (k, outputs, norm) in &groups {
@@ -62,14 +54,14 @@ pub(super) fn entries(device: &Device, layer: Layer) -> Vec<Entry> {
 }
 
 /// Each width alone, for one row: at the shapes of large matrices where the layer is of a model, else at its own.
-pub(super) fn widths(device: &Device, layer: Layer) -> Vec<Entry> {
+pub(super) fn widths(forms: &[Arithmetic], layer: Layer) -> Vec<Entry> {
     let own = [(layer.hidden, layer.intermediate)];
     let shapes = if layer.hidden < 4096 { &own[..] } else { &SINGLE };
     let mut entries = Vec::new();
     for &(k, n) in shapes {
         for bits in WIDTHS {
             let members = vec![Packing::mixed(k, n, &[bits], if bits < 4 { 64 } else { 128 }, false)];
-            entries.extend(forms(device).map(|form| {
+            entries.extend(forms.iter().map(|&form| {
                 let members = members.clone();
                 product(GroupGemv { rows: 1, form, members, one_order: true, norm: false })
             }));

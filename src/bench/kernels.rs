@@ -6,7 +6,7 @@ use super::entry::{Entry, check};
 use super::report::{KernelReport, Record};
 use super::timing::bandwidth;
 use super::{Layer, decode, forward, fused, products, quantizer};
-use crate::gpu::Device;
+use crate::gpu::{Arithmetic, Device};
 use crate::selftest::{self, Case, Shapes};
 use crate::{Error, Result};
 
@@ -17,6 +17,8 @@ pub struct KernelPlan {
     pub layers: Vec<Layer>,
     /// Only operations whose kernels and shape, as the table has them, contain one of these; all if there are none.
     pub filters: Vec<String>,
+    /// Few rows in this arithmetic only; in each that the device has if there is none.
+    pub arithmetic: Option<Arithmetic>,
     /// Samples of each.
     pub samples: usize,
     /// Driver, for the report.
@@ -24,14 +26,18 @@ pub struct KernelPlan {
 }
 
 /// All operations of the layers, those that several have once; with the models that have them.
-fn entries(device: &Device, layers: &[Layer]) -> Vec<(Vec<&'static str>, u64, Entry)> {
+fn entries(device: &Device, plan: &KernelPlan) -> Vec<(Vec<&'static str>, u64, Entry)> {
     let mut all: Vec<(Vec<&'static str>, u64, Entry)> = Vec::new();
-    for &layer in layers {
+    let has = |form: &Arithmetic| {
+        device.capabilities().allow(*form) && plan.arithmetic.is_none_or(|wanted| wanted == *form)
+    };
+    let forms: Vec<_> = Arithmetic::ALL.into_iter().filter(has).collect();
+    for &layer in &plan.layers {
         let mut of_layer = products::entries(device, layer);
-        of_layer.extend(fused::entries(device, layer));
+        of_layer.extend(fused::entries(&forms, layer));
         of_layer.extend(forward::entries(device, layer));
         of_layer.extend(decode::entries(device, layer));
-        of_layer.extend(fused::widths(device, layer));
+        of_layer.extend(fused::widths(&forms, layer));
         of_layer.extend(quantizer::entries(device, layer));
         for entry in of_layer {
             let known = |(_, _, other): &&mut (_, _, Entry)| {
@@ -57,7 +63,7 @@ pub fn time_kernels(
     plan: &KernelPlan,
     progress: &mut dyn FnMut(&str),
 ) -> Result<KernelReport> {
-    let mut entries = entries(device, &plan.layers);
+    let mut entries = entries(device, plan);
     if !plan.filters.is_empty() {
         let all: BTreeSet<_> = entries.iter().flat_map(|(_, _, entry)| entry.kernels.clone()).collect();
         entries.retain(|(_, _, entry)| {

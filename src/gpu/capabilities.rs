@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::{Error, Result};
+
 /// What an adapter can do, as far as a kernel may depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -48,7 +50,7 @@ impl fmt::Display for Tier {
 impl std::str::FromStr for Tier {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         Self::ALL
             .into_iter()
             .find(|tier| tier.to_string() == text)
@@ -88,7 +90,7 @@ impl fmt::Display for Arithmetic {
 impl std::str::FromStr for Arithmetic {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         Self::ALL
             .into_iter()
             .find(|one| one.to_string() == text)
@@ -162,6 +164,16 @@ impl Capabilities {
             (false, true) => Arithmetic::Pairs,
             (false, false) => Arithmetic::Single,
         }
+    }
+
+    /// These, if they allow what is asked for.
+    pub(super) fn allowing(self, wanted: Option<Arithmetic>) -> Result<Self> {
+        let Some(lacking) = wanted.filter(|&one| !self.allow(one)) else { return Ok(self) };
+        let message = format!(
+            "{lacking} needs half-precision arithmetic, which this adapter has not in tier {}; use f32 or fx16",
+            self.tier()
+        );
+        Err(Error::argument("--arithmetic", message))
     }
 
     /// Whether kernels can be built that compute so, at whatever speed.

@@ -86,14 +86,7 @@ impl Device {
             let message = format!("{} reaches tier {best}, not {tier}", adapter.name());
             return Err(Error::argument("--tier", message));
         }
-        let capabilities = adapter.capabilities().limited_to(tier);
-        if let Some(arithmetic) = options.arithmetic.filter(|&one| !capabilities.allow(one)) {
-            let message = format!(
-                "{} has no half-precision arithmetic in tier {tier}, which {arithmetic} needs; use f32 or fx16",
-                adapter.name()
-            );
-            return Err(Error::argument("--arithmetic", message));
-        }
+        let capabilities = adapter.capabilities().limited_to(tier).allowing(options.arithmetic)?;
         let mut limits = adapter.raw.limits();
         if let Some(bytes) = options.binding_limit {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
@@ -214,14 +207,9 @@ impl Device {
         self.0.options.arithmetic.unwrap_or_else(|| self.0.capabilities.arithmetic())
     }
 
-    /// The arithmetic that was asked for, whatever would be faster.
-    pub fn wanted_arithmetic(&self) -> Option<Arithmetic> {
-        self.0.options.arithmetic
-    }
-
-    /// Whether single precision was asked for.
+    /// Whether single precision was asked for, whatever would be faster.
     pub fn asked_for_single(&self) -> bool {
-        self.wanted_arithmetic() == Some(Arithmetic::Single)
+        self.0.options.arithmetic == Some(Arithmetic::Single)
     }
 
     /// What kernels may use.

@@ -47,6 +47,7 @@ pub(super) fn run(args: &KernelsArgs, global: &GlobalArgs) -> anyhow::Result<()>
     };
     let plan = KernelPlan {
         layers,
+        arithmetic: global.arithmetic,
         filters: args.filter.clone(),
         samples: usize::from(args.samples),
         driver: format!("{} {}", adapter.backend(), adapter.driver()),
