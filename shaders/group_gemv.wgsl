@@ -14,7 +14,7 @@
 struct Params {
     slices: u32,  // in all, a power of two
     x_row: u32,   // vec4 in a row of x
-    steps: u32,   // vec4 in a row before the steps and sums of fixed point
+    steps: u32,   // vec4 in a row before the scales of its blocks
     cols4: u32,   // columns of the group / 4
     flags: u32,
     parts: u32,   // 0: no norm

@@ -71,6 +71,7 @@ fn capability_sets() -> Vec<(&'static str, Capabilities)> {
         f16,
         subgroup,
         packed_dot: false,
+        fast_f16: f16,
         cooperative,
         shared: 32 << 10,
     };

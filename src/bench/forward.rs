@@ -90,7 +90,7 @@ fn halve(layer: Layer) -> Entry {
 }
 
 /// Positions up to `end`, in order, in slot 0.
-fn state(list: &CommandList, rows: usize, end: usize) -> Result<RowState> {
+pub(super) fn state(list: &CommandList, rows: usize, end: usize) -> Result<RowState> {
     let positions: Vec<u32> = (end - rows..end).map(|position| position as u32).collect();
     let device = list.device();
     Ok(RowState {
@@ -99,13 +99,18 @@ fn state(list: &CommandList, rows: usize, end: usize) -> Result<RowState> {
     })
 }
 
+/// Angles a position of a head's pairs of values.
+pub(super) fn frequencies(dim: usize) -> Vec<f64> {
+    (0..dim / 2).map(|i| 10_000_f64.powf(-2.0 * i as f64 / dim as f64)).collect()
+}
+
 /// Keys and values of one sequence, its pages in any order.
 fn cache_shape(layer: Layer) -> CacheShape {
     let Layer { kv_heads, dim, context, .. } = layer;
     CacheShape { pages_per_slot: context / PAGE, kv_heads, dim, precision: CachePrecision::Half }
 }
 
-fn cache(list: &CommandList, layer: Layer, set: usize) -> Result<PagedCache> {
+pub(super) fn cache(list: &CommandList, layer: Layer, set: usize) -> Result<PagedCache> {
     let Layer { kv_heads, dim, context, .. } = layer;
     let device = list.device();
     let halves = |name: &str| -> Vec<f16> {
@@ -120,9 +125,7 @@ fn rope(layer: Layer, rows: usize) -> Entry {
     let Layer { heads, dim, context, .. } = layer;
     let bytes = 4 * rows * (2 * heads * dim + dim + 1);
     Entry::new(&["rope"], format!("{rows} x {heads} heads of {dim}"), bytes, None, move |list, sets| {
-        let frequency = |i: usize| 10_000_f64.powf(-2.0 * i as f64 / dim as f64);
-        let frequencies: Vec<f64> = (0..dim / 2).map(frequency).collect();
-        let table = RopeTable::new(list.device(), &frequencies, 1.0, context)?;
+        let table = RopeTable::new(list.device(), &frequencies(dim), 1.0, context)?;
         for set in 0..sets {
             let x = random(list, "x", set, rows, heads * dim)?;
             let state = state(list, rows, context)?;

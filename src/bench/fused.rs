@@ -16,8 +16,9 @@ use crate::selftest::{Case, GroupGemv, Packing, ResidualNorm, SwigluGather};
 /// Shapes [k, n] at which each width is timed alone: gate or up and down of a 70B model, gate or up of a 7B model.
 const SINGLE: [(usize, usize); 3] = [(8192, 28_672), (28_672, 8192), (4096, 11_008)];
 
-/// All of them for a layer, in each form of activations, for one row and for as many as there may be.
-pub(super) fn entries(layer: Layer) -> Vec<Entry> {
+/// All of them for a layer, in each of these arithmetics: products of each number of rows that has a variant, the steps between them for one
+/// row and for as many as there may be.
+pub(super) fn entries(forms: &[Arithmetic], layer: Layer) -> Vec<Entry> {
     let Layer { hidden, intermediate: inner, heads, kv_heads, dim, .. } = layer;
     let (queries, keys) = (heads * dim, kv_heads * dim);
     let groups = [
@@ -27,14 +28,16 @@ pub(super) fn entries(layer: Layer) -> Vec<Entry> {
         (inner, vec![hidden], false),
     ];
     let mut entries = Vec::new();
-    for form in Arithmetic::ALL {
-        for rows in [1, MOST_ROWS] {
+    for &form in forms {
+        for rows in [1, 2, 4, MOST_ROWS] {
             for bits in BITS {
                 for (k, outputs, norm) in &groups {
                     let members = outputs.iter().filter_map(|&n| mixed(*k, n, bits)).collect();
                     entries.push(product(GroupGemv { rows, form, members, one_order: true, norm: *norm }));
                 }
             }
+        }
+        for rows in [1, MOST_ROWS] {
             for (k, from) in [(queries, "o"), (inner, "down")] {
                 let case = ResidualNorm { rows, cols: hidden, sums: most_sums(k, hidden), copies: 1, form };
                 entries.push(residual(case, from));
@@ -46,14 +49,14 @@ pub(super) fn entries(layer: Layer) -> Vec<Entry> {
 }
 
 /// Each width alone, for one row: at the shapes of large matrices where the layer is of a model, else at its own.
-pub(super) fn widths(layer: Layer) -> Vec<Entry> {
+pub(super) fn widths(forms: &[Arithmetic], layer: Layer) -> Vec<Entry> {
     let own = [(layer.hidden, layer.intermediate)];
     let shapes = if layer.hidden < 4096 { &own[..] } else { &SINGLE };
     let mut entries = Vec::new();
     for &(k, n) in shapes {
         for bits in WIDTHS {
             let members = vec![Packing::mixed(k, n, &[bits], if bits < 4 { 64 } else { 128 }, false)];
-            entries.extend(Arithmetic::ALL.map(|form| {
+            entries.extend(forms.iter().map(|&form| {
                 let members = members.clone();
                 product(GroupGemv { rows: 1, form, members, one_order: true, norm: false })
             }));
@@ -133,7 +136,7 @@ fn product(case: GroupGemv) -> Entry {
 }
 
 /// Sums that a product left, of `columns` columns.
-fn left(device: &Device, rows: usize, columns: usize, sums: usize, set: usize) -> Result<Partial> {
+pub(super) fn left(device: &Device, rows: usize, columns: usize, sums: usize, set: usize) -> Result<Partial> {
     let partial = Partial::new(device, sums * rows * columns)?;
     let values = crate::random::Random::new(set as u64, "left").values(sums * rows * columns);
     device.write(partial.buffer(), 0, &values)?;
@@ -141,7 +144,7 @@ fn left(device: &Device, rows: usize, columns: usize, sums: usize, set: usize) -
 }
 
 /// A group that gives an order for `k` values and is not multiplied with.
-fn order(device: &Device, k: usize) -> Result<QuantGroup> {
+pub(super) fn order(device: &Device, k: usize) -> Result<QuantGroup> {
     group(device, &[Packing::mixed(k, 32, &[4], 128, false)], 0)
 }
 

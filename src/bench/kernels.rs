@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::entry::{Entry, check};
 use super::report::{KernelReport, Record};
 use super::timing::bandwidth;
-use super::{Layer, forward, fused, products, quantizer};
-use crate::gpu::Device;
+use super::{Layer, decode, forward, fused, products, quantizer};
+use crate::gpu::{Arithmetic, Device};
 use crate::selftest::{self, Case, Shapes};
 use crate::{Error, Result};
 
@@ -15,8 +15,10 @@ use crate::{Error, Result};
 pub struct KernelPlan {
     /// Layers of models.
     pub layers: Vec<Layer>,
-    /// Only operations with a kernel whose name contains this.
-    pub filter: Option<String>,
+    /// Only operations whose kernels and shape, as the table has them, contain one of these; all if there are none.
+    pub filters: Vec<String>,
+    /// Few rows in this arithmetic only; in each that the device has if there is none.
+    pub arithmetic: Option<Arithmetic>,
     /// Samples of each.
     pub samples: usize,
     /// Driver, for the report.
@@ -24,13 +26,18 @@ pub struct KernelPlan {
 }
 
 /// All operations of the layers, those that several have once; with the models that have them.
-fn entries(device: &Device, layers: &[Layer]) -> Vec<(Vec<&'static str>, u64, Entry)> {
+fn entries(device: &Device, plan: &KernelPlan) -> Vec<(Vec<&'static str>, u64, Entry)> {
     let mut all: Vec<(Vec<&'static str>, u64, Entry)> = Vec::new();
-    for &layer in layers {
+    let has = |form: &Arithmetic| {
+        device.capabilities().allow(*form) && plan.arithmetic.is_none_or(|wanted| wanted == *form)
+    };
+    let forms: Vec<_> = Arithmetic::ALL.into_iter().filter(has).collect();
+    for &layer in &plan.layers {
         let mut of_layer = products::entries(device, layer);
-        of_layer.extend(fused::entries(layer));
+        of_layer.extend(fused::entries(&forms, layer));
         of_layer.extend(forward::entries(device, layer));
-        of_layer.extend(fused::widths(layer));
+        of_layer.extend(decode::entries(device, layer));
+        of_layer.extend(fused::widths(&forms, layer));
         of_layer.extend(quantizer::entries(device, layer));
         for entry in of_layer {
             let known = |(_, _, other): &&mut (_, _, Entry)| {
@@ -56,14 +63,19 @@ pub fn time_kernels(
     plan: &KernelPlan,
     progress: &mut dyn FnMut(&str),
 ) -> Result<KernelReport> {
-    let mut entries = entries(device, &plan.layers);
-    if let Some(filter) = &plan.filter {
+    let mut entries = entries(device, plan);
+    if !plan.filters.is_empty() {
         let all: BTreeSet<_> = entries.iter().flat_map(|(_, _, entry)| entry.kernels.clone()).collect();
-        entries.retain(|(_, _, entry)| entry.kernels.iter().any(|kernel| kernel.contains(filter.as_str())));
+        entries.retain(|(_, _, entry)| {
+            let words = format!("{} {}", entry.name(), entry.shape);
+            plan.filters.iter().any(|filter| words.contains(filter.as_str()))
+        });
         if entries.is_empty() {
-            let names: Vec<_> = all.into_iter().collect();
-            let message =
-                format!("no kernel in use on this adapter is called `{filter}`; try {}", names.join(", "));
+            let (names, filters) = (all.into_iter().collect::<Vec<_>>(), plan.filters.join("` or `"));
+            let message = format!(
+                "no kernel in use on this adapter or shape has `{filters}` in its name; try {}",
+                names.join(", ")
+            );
             return Err(Error::argument("--filter", message));
         }
     }

@@ -19,6 +19,9 @@ pub struct KernelReport {
     pub driver: String,
     /// Tier in use.
     pub tier: String,
+    /// Of products of few rows, if nothing is asked for; not in reports of earlier versions.
+    #[serde(default)]
+    pub arithmetic: String,
     /// Of exlay.
     pub version: String,
     /// UTC, `year-month-day`.
@@ -114,6 +117,7 @@ impl KernelReport {
             adapter: device.name().to_owned(),
             driver: driver.to_owned(),
             tier: device.tier().to_string(),
+            arithmetic: device.arithmetic().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             date: date(SystemTime::now()),
             clock: clock_name(clock).to_owned(),

@@ -1,7 +1,9 @@
 //! `exlay bench`: how fast a model or each kernel is on this adapter.
 
+mod arithmetic;
 mod kernels;
 mod model;
+mod source;
 
 use clap::{Args, Subcommand};
 
@@ -18,6 +20,7 @@ pub(crate) struct BenchArgs {
 enum What {
     Model(model::ModelArgs),
     Kernels(kernels::KernelsArgs),
+    Arithmetic(arithmetic::ArithmeticArgs),
 }
 
 /// # Errors
@@ -26,6 +29,7 @@ pub(crate) fn run(args: &BenchArgs, global: &GlobalArgs) -> anyhow::Result<()> {
     match &args.what {
         What::Model(args) => model::run(args, global),
         What::Kernels(args) => kernels::run(args, global),
+        What::Arithmetic(args) => arithmetic::run(args, global),
     }
 }
 

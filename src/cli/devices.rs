@@ -44,6 +44,8 @@ pub(crate) struct AdapterReport {
     pub(crate) kind: String,
     /// The best tier it offers.
     pub(crate) tier: String,
+    /// How few rows are multiplied with packed weights, if --arithmetic does not say.
+    pub(crate) arithmetic: String,
     /// Largest buffer in bytes.
     pub(crate) max_buffer_bytes: u64,
     /// Largest part of a buffer that a kernel can see, in bytes.
@@ -59,6 +61,7 @@ impl From<(usize, &Adapter)> for AdapterReport {
             backend: adapter.backend(),
             kind: adapter.kind().to_string(),
             tier: adapter.capabilities().tier().to_string(),
+            arithmetic: adapter.capabilities().arithmetic().to_string(),
             max_buffer_bytes: adapter.max_buffer_bytes(),
             max_binding_bytes: adapter.max_binding_bytes(),
         }
@@ -74,6 +77,7 @@ impl std::fmt::Display for DevicesReport {
             ("type", Left),
             ("backend", Left),
             ("tier", Left),
+            ("arithmetic", Left),
             ("buffer", Right),
             ("binding", Right),
             ("driver", Left),
@@ -85,6 +89,7 @@ impl std::fmt::Display for DevicesReport {
                 adapter.kind.clone(),
                 adapter.backend.clone(),
                 adapter.tier.clone(),
+                adapter.arithmetic.clone(),
                 units::bytes(adapter.max_buffer_bytes),
                 units::bytes(adapter.max_binding_bytes),
                 adapter.driver.clone(),
@@ -107,6 +112,7 @@ mod tests {
             backend: "vulkan".into(),
             kind: kind.into(),
             tier: tier.into(),
+            arithmetic: if kind == "discrete" { "fx16" } else { "f32" }.into(),
             max_buffer_bytes: 1 << 40,
             max_binding_bytes: 128 << 20,
         }
@@ -121,9 +127,9 @@ mod tests {
             ],
         };
         assert_snapshot!(report.to_string(), @r"
-        #  name                   type      backend  tier       buffer    binding  driver
-        0  NVIDIA H100 80GB HBM3  discrete  vulkan   coop      1.0 TiB  128.0 MiB  NVIDIA 580.159
-        1  llvmpipe               software  vulkan   subgroup  1.0 TiB  128.0 MiB  NVIDIA 580.159
+        #  name                   type      backend  tier      arithmetic   buffer    binding  driver
+        0  NVIDIA H100 80GB HBM3  discrete  vulkan   coop      fx16        1.0 TiB  128.0 MiB  NVIDIA 580.159
+        1  llvmpipe               software  vulkan   subgroup  f32         1.0 TiB  128.0 MiB  NVIDIA 580.159
         ");
         report.adapters.truncate(1);
         assert_snapshot!(output::json(&report).unwrap(), @r#"
@@ -136,6 +142,7 @@ mod tests {
               "backend": "vulkan",
               "type": "discrete",
               "tier": "coop",
+              "arithmetic": "fx16",
               "max_buffer_bytes": 1099511627776,
               "max_binding_bytes": 134217728
             }

@@ -63,8 +63,8 @@ pub(crate) struct GlobalArgs {
     /// Use no more of the adapter than this tier of features: plain, subgroup or coop.
     #[arg(long, global = true, value_parser = str::parse::<Tier>, help_heading = "Device")]
     pub(crate) tier: Option<Tier>,
-    /// Multiply the few rows of generation with packed weights in this arithmetic: f32 or fx16 (16-bit fixed point). If not
-    /// given, the adapter's capabilities decide.
+    /// Multiply the few rows of generation with packed weights in this arithmetic: f32, fx16 (16-bit fixed point) or f16 (pairs
+    /// of halves). If not given, the adapter's capabilities decide.
     #[arg(long, global = true, value_parser = str::parse::<Arithmetic>, help_heading = "Device")]
     pub(crate) arithmetic: Option<Arithmetic>,
     /// Use at most this much device memory: 24GB is 24 · 10⁹ bytes, 24GiB or 24G is 24 · 2³⁰. What does not fit is refused

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::{Error, Result};
+
 /// What an adapter can do, as far as a kernel may depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -11,6 +13,8 @@ pub struct Capabilities {
     pub subgroup: Option<(u32, u32)>,
     /// `dot4I8Packed` is one instruction. An allow-list, since no API tells.
     pub packed_dot: bool,
+    /// Half-precision arithmetic is no slower than single precision: on every card that has it, on no processor that plays one.
+    pub fast_f16: bool,
     /// Edge of the square cooperative matrices (f16 × f16 → f32), 8 or 16.
     pub cooperative: Option<u32>,
     /// Bytes of memory that a workgroup may have.
@@ -46,7 +50,7 @@ impl fmt::Display for Tier {
 impl std::str::FromStr for Tier {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         Self::ALL
             .into_iter()
             .find(|tier| tier.to_string() == text)
@@ -62,11 +66,15 @@ pub enum Arithmetic {
     /// Blocks of 32 values in 16-bit fixed point, split into two signed bytes, with a scale and a sum: exact integer
     /// products by `dot4I8Packed`. Errs by at most half a step of 1/32639 of the block's largest value.
     Fixed,
+    /// Pairs of halves: blocks of 32 values in fixed point too, split into a high half and a low one, with a scale; products of
+    /// high halves are exact in half precision, those of low ones rounded. Errs by at most half a step of 1/65536 of the block's
+    /// largest value, and about as much in products.
+    Pairs,
 }
 
 impl Arithmetic {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Single, Self::Fixed];
+    pub const ALL: [Self; 3] = [Self::Single, Self::Fixed, Self::Pairs];
 }
 
 impl fmt::Display for Arithmetic {
@@ -74,6 +82,7 @@ impl fmt::Display for Arithmetic {
         f.pad(match self {
             Self::Single => "f32",
             Self::Fixed => "fx16",
+            Self::Pairs => "f16",
         })
     }
 }
@@ -81,11 +90,11 @@ impl fmt::Display for Arithmetic {
 impl std::str::FromStr for Arithmetic {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         Self::ALL
             .into_iter()
             .find(|one| one.to_string() == text)
-            .ok_or_else(|| format!("unknown arithmetic `{text}`; use f32 or fx16"))
+            .ok_or_else(|| format!("unknown arithmetic `{text}`; use f32, fx16 or f16"))
     }
 }
 
@@ -131,6 +140,8 @@ impl Capabilities {
             subgroup,
             packed_dot: info.backend == wgpu::Backend::Vulkan
                 && [vendor::NVIDIA, vendor::AMD].contains(&info.vendor),
+            fast_f16: features.contains(wgpu::Features::SHADER_F16)
+                && info.device_type != wgpu::DeviceType::Cpu,
             cooperative,
             shared: adapter.limits().max_compute_workgroup_storage_size,
         }
@@ -146,9 +157,28 @@ impl Capabilities {
     }
 
     /// The arithmetic for these capabilities: fixed point where a packed dot product is one instruction, which on an H100 is
-    /// both faster at two and three bits and more exact than halves.
+    /// both faster at two and three bits and more exact than halves; else halves on a card that has them.
     pub fn arithmetic(&self) -> Arithmetic {
-        if self.packed_dot { Arithmetic::Fixed } else { Arithmetic::Single }
+        match (self.packed_dot, self.fast_f16) {
+            (true, _) => Arithmetic::Fixed,
+            (false, true) => Arithmetic::Pairs,
+            (false, false) => Arithmetic::Single,
+        }
+    }
+
+    /// These, if they allow what is asked for.
+    pub(super) fn allowing(self, wanted: Option<Arithmetic>) -> Result<Self> {
+        let Some(lacking) = wanted.filter(|&one| !self.allow(one)) else { return Ok(self) };
+        let message = format!(
+            "{lacking} needs half-precision arithmetic, which this adapter has not in tier {}; use f32 or fx16",
+            self.tier()
+        );
+        Err(Error::argument("--arithmetic", message))
+    }
+
+    /// Whether kernels can be built that compute so, at whatever speed.
+    pub fn allow(&self, arithmetic: Arithmetic) -> bool {
+        arithmetic != Arithmetic::Pairs || self.f16
     }
 
     /// These capabilities without what `tier` does not name.
@@ -157,6 +187,7 @@ impl Capabilities {
             f16: self.f16 && tier >= Tier::Subgroup,
             subgroup: self.subgroup.filter(|_| tier >= Tier::Subgroup),
             packed_dot: self.packed_dot,
+            fast_f16: self.fast_f16 && tier >= Tier::Subgroup,
             cooperative: self.cooperative.filter(|_| tier >= Tier::Coop),
             shared: self.shared,
         }
@@ -181,6 +212,7 @@ mod tests {
             f16: true,
             subgroup: Some((32, 32)),
             packed_dot: true,
+            fast_f16: true,
             cooperative: Some(16),
             shared: 49152,
         }
@@ -193,6 +225,22 @@ mod tests {
             assert_eq!(all().limited_to(tier).tier(), tier);
         }
         assert!(!all().limited_to(Tier::Plain).f16);
+    }
+
+    #[test]
+    fn the_arithmetic_follows_from_the_capabilities() {
+        let of = |packed_dot, fast_f16| Capabilities { packed_dot, fast_f16, ..all() };
+        assert_eq!(of(true, true).arithmetic(), Arithmetic::Fixed);
+        assert_eq!(of(false, true).arithmetic(), Arithmetic::Pairs);
+        assert_eq!(of(false, true).limited_to(Tier::Plain).arithmetic(), Arithmetic::Single);
+        // A processor that plays a card.
+        assert_eq!(of(false, false).arithmetic(), Arithmetic::Single);
+        let plain = all().limited_to(Tier::Plain);
+        let allowed = |of: &Capabilities| Arithmetic::ALL.map(|one| of.allow(one));
+        assert_eq!((allowed(&all()), allowed(&plain)), ([true; 3], [true, true, false]));
+        for one in Arithmetic::ALL {
+            assert_eq!(one.to_string().parse(), Ok(one));
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Device {
     /// Opens an adapter.
     ///
     /// # Errors
-    /// [`Error::Argument`] when `options.tier` is above the adapter's, [`Error::Device`] when the driver refuses.
+    /// [`Error::Argument`] when `options.tier` is above the adapter's or does not allow `options.arithmetic`, [`Error::Device`] when the driver refuses.
     pub fn open(adapter: &Adapter, options: DeviceOptions) -> Result<Self> {
         let best = adapter.capabilities().tier();
         let tier = options.tier.unwrap_or(best);
@@ -66,7 +66,7 @@ impl Device {
             let message = format!("{} reaches tier {best}, not {tier}", adapter.name());
             return Err(Error::argument("--tier", message));
         }
-        let capabilities = adapter.capabilities().limited_to(tier);
+        let capabilities = adapter.capabilities().limited_to(tier).allowing(options.arithmetic)?;
         let mut limits = adapter.raw.limits();
         if let Some(bytes) = options.binding_limit {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);

@@ -27,7 +27,6 @@ pub use adapter::{Adapter, adapters, select};
 pub use buffer::{Buffer, VIEW_ALIGNMENT};
 pub use capabilities::{Arithmetic, Capabilities, Tier};
 pub use device::Device;
-pub use device::{Device, DeviceOptions, Memory};
 pub use geometry::Geometry;
 pub use kernel::{Binding, Interface, Kernel, parse};
 pub use list::{CommandList, flat_grid};

@@ -47,6 +47,7 @@ const FILES: &[(&str, &str)] = embed![
     "common/product.wgsl",
     "common/product_tn.wgsl",
     "common/put_fixed.wgsl",
+    "common/put_pairs.wgsl",
     "common/put_single.wgsl",
     "common/reduce.wgsl",
     "common/reduce_subgroup.wgsl",

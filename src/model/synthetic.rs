@@ -55,6 +55,19 @@ impl Synthetic {
         Ok(Self { config: shape.config(), bits, seed })
     }
 
+    /// The same model's first layers, at least one and at most those that it has.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for any other number.
+    pub fn cut_to(mut self, layers: usize) -> Result<Self> {
+        let all = self.config.num_hidden_layers;
+        if !(1..=all).contains(&layers) {
+            return Err(Error::argument("--layers", format!("{layers} layers of a shape that has {all}")));
+        }
+        self.config.num_hidden_layers = layers;
+        Ok(self)
+    }
+
     /// The model's sizes.
     pub fn config(&self) -> &LlamaConfig {
         &self.config

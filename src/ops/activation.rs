@@ -7,11 +7,24 @@ use crate::{Error, Result};
 
 impl Arithmetic {
     /// Words of a row of `k` values, a multiple of 32. Fixed: for each block of 32 values eight words of high bytes and
-    /// eight of low ones, then for each block its scale (f32) and the sum of its integers (i32), to whole 16 bytes.
+    /// eight of low ones, then for each block its scale (f32) and the sum of its integers (i32), to whole 16 bytes. Pairs: for
+    /// each block sixteen words of two high halves and sixteen of two low ones, then for each block its unit (f32), to whole
+    /// 16 bytes.
     pub fn row_words(self, k: usize) -> usize {
+        let blocks = k / BLOCK_ROWS;
+        self.value_words(k)
+            + match self {
+                Self::Single => 0,
+                Self::Fixed => (2 * blocks).next_multiple_of(4),
+                Self::Pairs => blocks.next_multiple_of(4),
+            }
+    }
+
+    /// Of these, those of the values, which come first: a multiple of four.
+    pub(super) fn value_words(self, k: usize) -> usize {
         match self {
-            Self::Single => k,
-            Self::Fixed => k / BLOCK_ROWS * 16 + (k / BLOCK_ROWS * 2).next_multiple_of(4),
+            Self::Single | Self::Pairs => k,
+            Self::Fixed => k / 2,
         }
     }
 
@@ -20,6 +33,7 @@ impl Arithmetic {
         match self {
             Self::Single => variant,
             Self::Fixed => variant.import("common/put_single.wgsl", "common/put_fixed.wgsl"),
+            Self::Pairs => variant.import("common/put_single.wgsl", "common/put_pairs.wgsl"),
         }
     }
 }

@@ -112,6 +112,7 @@ mod tests {
             for shared in [32 << 10, 48 << 10] {
                 let capabilities = Capabilities {
                     f16: true,
+                    fast_f16: true,
                     subgroup: Some((lanes, lanes)),
                     packed_dot: false,
                     cooperative: Some(edge),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use super::unpack::{Lanes, quad};
+use super::unpack::{Lanes, Pair, pair_of_quad, quad};
 use crate::gpu::Arithmetic;
 use crate::packing::{QUADS, WIDTHS};
 
@@ -27,6 +27,10 @@ fn generate(form: Arithmetic, rows: usize, slices: usize) -> String {
         let _ = writeln!(text, "    r{row}: vec4<f32>,");
     }
     text += "}\n";
+    if form == Arithmetic::Pairs {
+        text += "fn pair(word: u32) -> vec2<f16> {\n    return vec2<f16>(unpack2x16float(word));\n}\n\
+                 fn both(sums: vec2<f16>) -> f32 {\n    return f32(sums.x) + f32(sums.y);\n}\n";
+    }
     for bits in WIDTHS {
         run(&mut text, form, rows, bits);
     }
@@ -99,6 +103,7 @@ fn run(text: &mut String, form: Arithmetic, rows: usize, bits: u32) {
     match form {
         Arithmetic::Single => single(text, rows, bits),
         Arithmetic::Fixed => fixed(text, rows, bits),
+        Arithmetic::Pairs => pairs(text, rows, bits),
     }
     let _ = writeln!(
         text,
@@ -188,4 +193,74 @@ fn fixed(text: &mut String, rows: usize, bits: u32) {
             "            sums.r{row} += vec4<f32>((high{row} << vec4<u32>(8u)) + low{row}) * (step{row} * scale);"
         );
     }
+}
+
+/// Pairs of products of codes with high halves that are added in half precision: as many as keep integers of 11 bits, since
+/// codes have up to 2^(bits−1) and high halves up to 16.
+const fn exact_run(bits: u32) -> u32 {
+    let run = 1 << (8 - bits);
+    if run > PAIRS { PAIRS } else { run }
+}
+
+/// Pairs of codes in a column of a block.
+const PAIRS: u32 = 2 * QUADS;
+
+/// One block in pairs of halves: codes become exact halves, two of a column in a word. Sums of products with high halves are
+/// exact and go on in single precision; those with low halves, which are a sixteenth of the high ones, are rounded, once a pair.
+///
+/// Rows take turns in a loop, since unrolled ones make texts that a driver compiles for minutes. Their sums stay in registers, as
+/// they move on by one place a turn.
+fn pairs(text: &mut String, rows: usize, bits: u32) {
+    const COLUMNS: [&str; 4] = ["x", "y", "z", "w"];
+    for index in 0..PAIRS {
+        let Pair { word, factor, zero } = pair_of_quad(bits, index / 2, index % 2 == 1);
+        let _ = writeln!(text, "            let k{index} = {word};");
+        for column in COLUMNS {
+            let _ = writeln!(
+                text,
+                "            let c{index}{column} = pair(k{index}.{column}) * vec2<f16>({factor}h) - vec2<f16>({zero}h);"
+            );
+        }
+    }
+    let _ = writeln!(
+        text,
+        "            for (var row = 0u; row < {rows}u; row++) {{\n            \
+         let at = t.x + row * p.x_row;\n            \
+         let units = x[at + p.steps + b / 4u];\n            \
+         let two = select(units.xy, units.zw, (b & 2u) == 2u);\n            \
+         let unit = bitcast<f32>(select(two.x, two.y, (b & 1u) == 1u));\n            \
+         var d = vec4<f32>(0.0);"
+    );
+    for index in 0..PAIRS {
+        for (name, run, first) in [("h", exact_run(bits), 0), ("l", PAIRS, 4)] {
+            if index % 4 == 0 {
+                let (four, at) = (index / 4, first + index / 4);
+                let _ = writeln!(text, "            let {name}{four} = x[at + 8u * b + {at}u];");
+            }
+            let _ = writeln!(
+                text,
+                "            let {name}x{index} = pair({name}{}.{});",
+                index / 4,
+                COLUMNS[index as usize % 4]
+            );
+            for column in COLUMNS {
+                let product = format!("{name}x{index} * c{index}{column}");
+                let sum = format!("{name}s{}{column}", index / run);
+                let _ = if index % run == 0 {
+                    writeln!(text, "            var {sum} = {product};")
+                } else {
+                    writeln!(text, "            {sum} += {product};")
+                };
+            }
+            if index % run == run - 1 {
+                let sums = COLUMNS.map(|column| format!("both({name}s{}{column})", index / run));
+                let _ = writeln!(text, "            d += vec4<f32>({});", sums.join(", "));
+            }
+        }
+    }
+    text.push_str("            let first = sums.r0 + d * (unit * scale);\n");
+    for row in 1..rows {
+        let _ = writeln!(text, "            sums.r{} = sums.r{row};", row - 1);
+    }
+    let _ = writeln!(text, "            sums.r{} = first;\n            }}", rows - 1);
 }

@@ -4,8 +4,7 @@ use super::activation::{Activation, Partial};
 use super::group_geometry::{Split, split};
 use super::quant_group::QuantGroup;
 use super::{RowNorm, gemv_text};
-use crate::gpu::{Arithmetic, CommandList, Variant};
-use crate::packing::BLOCK_ROWS;
+use crate::gpu::{Arithmetic, Capabilities, CommandList, Variant};
 use crate::{Error, Result};
 
 /// Most rows of a product; variants exist for each power of two up to here.
@@ -44,8 +43,9 @@ impl Room {
 
 fn variant(form: Arithmetic, rows: usize, slices: usize, table: Room) -> Variant {
     let Room { listed, words } = table;
+    let enable = if form == Arithmetic::Pairs { "enable f16;\n" } else { "" };
     let prologue = format!(
-        "const ROWS: u32 = {rows}u;\nconst SLICES: u32 = {slices}u;\nconst LISTED: bool = {listed};\n\
+        "{enable}const ROWS: u32 = {rows}u;\nconst SLICES: u32 = {slices}u;\nconst LISTED: bool = {listed};\n\
          const TABLED: u32 = {words}u;\n// {form}"
     );
     Variant::new("group_gemv")
@@ -53,12 +53,12 @@ fn variant(form: Arithmetic, rows: usize, slices: usize, table: Room) -> Variant
         .generated("generated/group_gemv.wgsl", gemv_text::text(form, rows, slices))
 }
 
-/// Those that the smallest device may run: every number of slices up to eight with its table in storage, and eight with it among 128
+/// Those that these capabilities allow and the smallest device may run: every number of slices up to eight with its table in storage, and eight with it among 128
 /// bytes of immediates.
-pub(super) fn variants() -> Vec<Variant> {
+pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     let (stored, listed) = (Room::of(usize::MAX, 0), Room::of(0, 128));
     let mut all = Vec::new();
-    for form in Arithmetic::ALL {
+    for form in Arithmetic::ALL.into_iter().filter(|&form| capabilities.allow(form)) {
         for rows in [1, 2, 4, MOST_ROWS] {
             all.extend([1, 2, 4, 8].map(|slices| variant(form, rows, slices, stored)));
             all.push(variant(form, rows, 8, listed));
@@ -99,7 +99,7 @@ pub fn group_gemv(
     let params = |pieces: usize| Params {
         slices: slices as u32,
         x_row: x.form().row_words(k) as u32 / 4,
-        steps: (k / BLOCK_ROWS * 4) as u32,
+        steps: x.form().value_words(k) as u32 / 4,
         cols4: columns as u32 / 4,
         flags: u32::from(group.bias().is_some()),
         parts: norm.map_or(0, |_| RowNorm::parts(k) as u32),

@@ -151,7 +151,7 @@ pub fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all.extend(sample::variants());
     all.extend(scale_search::variants());
     all.extend(scale_loss::variants());
-    all.extend(group_gemv::variants());
+    all.extend(group_gemv::variants(capabilities));
     all.extend(residual_norm::variants(capabilities));
     all.extend(swiglu_gather::variants());
     all.extend(attention_join::variants(64, 128));

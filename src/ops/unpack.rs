@@ -44,6 +44,35 @@ pub(super) fn quad(bits: u32, quad: u32, lanes: Lanes) -> String {
     quad_pieces(bits, quad).into_iter().map(part).collect::<Vec<_>>().join(" | ")
 }
 
+/// Two codes of a quad of four columns as halves: 1024 and more, of which `factor` times, less `zero`, is exactly
+/// code − 2^(bits−1).
+pub(super) struct Pair {
+    /// Expression of the pairs, `vec4<u32>`.
+    pub(super) word: String,
+    /// 2^−(the bit at which the codes stand in their bytes).
+    pub(super) factor: f32,
+    pub(super) zero: f32,
+}
+
+/// Rows 0 and 2 of a quad, or with `odd` rows 1 and 3. Where a quad is not in pieces its codes stay at their bit of the byte:
+/// halves from 1024 on are the integers, so a byte below 0x64 becomes 1024 and the byte.
+pub(super) fn pair_of_quad(bits: u32, index: u32, odd: bool) -> Pair {
+    let (bytes, from) = match quad_pieces(bits, index)[..] {
+        [Piece { word, from, bits, to: 0 }] => {
+            debug_assert!(from + bits <= 8);
+            (format!("w{word}"), from)
+        }
+        _ => (format!("({})", quad(bits, index, Lanes::Four)), 0),
+    };
+    let bytes = Lanes::Four.shifted(&bytes, if odd { -8 } else { 0 });
+    let codes = Lanes::Four.masked(&bytes, byte_mask(bits, from) & 0x00ff_00ff);
+    Pair {
+        word: format!("{codes} | {}", Lanes::Four.literal(0x6400_6400)),
+        factor: 0.5_f32.powi(from as i32),
+        zero: 1024.0 * 0.5_f32.powi(from as i32) + 2_f32.powi(bits as i32 - 1),
+    }
+}
+
 /// Text of `generated/unpack.wgsl`. It declares `codes: array<f32, 32>` and `unpack_block(bits, word, stride)`, which
 /// fills it with code − 2^(bits−1) from the words `words[word + i·stride]`, i < bits, of one column of a block.
 pub(super) fn text() -> &'static str {

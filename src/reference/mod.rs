@@ -20,6 +20,7 @@ pub mod llama;
 pub mod matmul;
 pub mod matmul_tn;
 pub mod pack;
+pub mod pairs;
 pub mod permute;
 pub mod philox;
 pub mod quant_matmul;

@@ -2,7 +2,7 @@
 
 use super::Comparison;
 use crate::Result;
-use crate::gpu::Device;
+use crate::gpu::{Arithmetic, Device};
 
 /// Which shapes to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub trait Case: Send + Sync {
     /// Multiplications with weights, which are what takes time.
     fn products(&self) -> u64 {
         0
+    }
+
+    /// How its kernel computes, which the device may not be able to.
+    fn arithmetic(&self) -> Arithmetic {
+        Arithmetic::Single
     }
 
     /// Runs it with inputs made from `seed`.

@@ -5,7 +5,7 @@ use crate::gpu::{Arithmetic, Device};
 use crate::ops::activation::Activation;
 use crate::ops::{GroupMember, QuantGroup};
 use crate::packing::PackedMatrix;
-use crate::reference::{fixed, permute};
+use crate::reference::{fixed, pairs, permute};
 use crate::{Error, Result};
 
 /// A group of one small matrix for each order of an input of `k` values, and the orders.
@@ -47,6 +47,7 @@ pub(super) fn upload(
             match form {
                 Arithmetic::Single => words.extend(values.iter().map(|value| value.to_bits())),
                 Arithmetic::Fixed => words.extend(fixed::encode(&values)),
+                Arithmetic::Pairs => words.extend(pairs::encode(&values)),
             }
         }
     }
@@ -73,6 +74,11 @@ pub(super) fn row(activation: &Activation, k: usize, row: usize) -> Result<(Vec<
             // Half a step, and what the reciprocal of the step and the product with it round: two units in the last
             // place of a number up to 32639.
             let slack = decoded.steps.iter().flat_map(|step| [0.51 * step; 32]).collect();
+            Ok((decoded.values, slack))
+        }
+        Arithmetic::Pairs => {
+            let decoded = pairs::decode(&stored, k);
+            let slack = decoded.units.iter().flat_map(|&unit| [pairs::slack(unit); 32]).collect();
             Ok((decoded.values, slack))
         }
     }

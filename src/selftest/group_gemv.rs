@@ -13,10 +13,15 @@ use crate::ops::group_geometry::sums;
 use crate::ops::{GroupMember, QuantGroup, RowNorm};
 use crate::packing::PackedMatrix;
 use crate::reference::dequantize::column_unrounded;
-use crate::reference::{fixed, matmul, permute};
+use crate::reference::{fixed, matmul, pairs, permute};
 
 /// Columns of each member that the oracle works out.
 const SAMPLES: usize = 64;
+
+/// Roundings of a product with a low half: its own, and those of the additions that it is part of, sixteen at most. All
+/// else that halves compute is exact.
+const HALF_STEPS: f64 = 17.0;
+const HALF_ROUNDOFF: f64 = 1.0 / 2048.0;
 
 /// Values behind the result that must stay as they are.
 const GUARD: usize = 64;
@@ -105,6 +110,10 @@ impl Case for GroupGemv {
         self.members.iter().map(Packing::bytes).sum()
     }
 
+    fn arithmetic(&self) -> Arithmetic {
+        self.form
+    }
+
     fn products(&self) -> u64 {
         self.members.iter().map(|packing| (self.rows * packing.k() * packing.n) as u64).sum()
     }
@@ -161,9 +170,13 @@ impl Case for GroupGemv {
                 let bias = matrix.bias.as_ref().map_or(0.0, |bias| bias[column].to_f64());
                 for row in 0..rows {
                     let x = packed_row(index, row);
-                    let x = match form {
-                        Arithmetic::Single => x.into_iter().map(f64::from).collect(),
-                        Arithmetic::Fixed => fixed::decode(&fixed::encode(&x), k).values,
+                    let (x, low) = match form {
+                        Arithmetic::Single => (x.into_iter().map(f64::from).collect(), vec![0.0; k]),
+                        Arithmetic::Fixed => (fixed::decode(&fixed::encode(&x), k).values, vec![0.0; k]),
+                        Arithmetic::Pairs => {
+                            let decoded = pairs::decode(&pairs::encode(&x), k);
+                            (decoded.values, decoded.low)
+                        }
                     };
                     let scale =
                         if norm { 1.0 / (squares[row] / k as f64 + f64::from(1e-5_f32)).sqrt() } else { 1.0 };
@@ -176,7 +189,8 @@ impl Case for GroupGemv {
                     // scale twice; the blocks of a slice, of which there are at least as many as parts; eight levels of
                     // the tree; the norm's parts, quotient, root and reciprocal; the bias.
                     let steps = 36 + k / 32 / sums.max(1) + 8 + parts + 16 + 1;
-                    comparison.real(total, expected, steps as f64 * ROUNDOFF * magnitude);
+                    let halves = HALF_STEPS * HALF_ROUNDOFF * matmul::magnitude(&low, &weights) * scale;
+                    comparison.real(total, expected, steps as f64 * ROUNDOFF * magnitude + halves);
                 }
             }
             first += matrix.n;

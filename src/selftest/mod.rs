@@ -111,6 +111,8 @@ pub enum Lack {
     Host,
     /// A processor that plays a card would take minutes.
     Software,
+    /// The tier has no arithmetic of that kind.
+    HalfPrecision,
 }
 
 impl std::fmt::Display for Verdict {
@@ -118,14 +120,12 @@ impl std::fmt::Display for Verdict {
         match self {
             Self::Passed => f.pad("passed"),
             Self::Failed => f.pad("failed"),
-            Self::Skipped { bytes, reason } => {
-                let reason = match reason {
-                    Lack::Device => "",
-                    Lack::Host => " of host memory too",
-                    Lack::Software => ", and minutes on a software adapter",
-                };
-                f.pad(&format!("skipped: needs {bytes} bytes{reason}"))
-            }
+            Self::Skipped { bytes, reason } => f.pad(&match reason {
+                Lack::Device => format!("skipped: needs {bytes} bytes"),
+                Lack::Host => format!("skipped: needs {bytes} bytes of host memory too"),
+                Lack::Software => format!("skipped: needs {bytes} bytes, and minutes on a software adapter"),
+                Lack::HalfPrecision => "skipped: needs half-precision arithmetic".to_owned(),
+            }),
         }
     }
 }
@@ -225,6 +225,9 @@ fn compare_or_lack(
     seed: u64,
     fault: Fault,
 ) -> Result<std::result::Result<Comparison, Lack>> {
+    if !device.capabilities().allow(case.arithmetic()) {
+        return Ok(Err(Lack::HalfPrecision));
+    }
     if device.software() && (case.bytes() > SOFTWARE_BYTES || case.products() > SOFTWARE_PRODUCTS) {
         return Ok(Err(Lack::Software));
     }

@@ -92,6 +92,29 @@ fn profiles_are_off_pinned_or_ignored() {
 }
 
 #[test]
+fn arithmetics_are_compared_with_single_precision() {
+    let tiny = ["arithmetic", "--synthetic", "tiny", "--bits", "3", "--layers", "1", "--tokens", "16"];
+    let report = json(&tiny);
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} in {report}"));
+    let names: Vec<_> =
+        report["arithmetics"].as_array().unwrap().iter().map(|one| &one["arithmetic"]).collect();
+    let has_halves = report["tier"] != "plain";
+    assert_eq!(names, if has_halves { vec!["fx16", "f16"] } else { vec!["fx16"] });
+    for one in report["arithmetics"].as_array().unwrap() {
+        let (mean, most) = (number(&one["kl_divergence"]), number(&one["kl_divergence_most"]));
+        assert!(mean > 0.0 && mean <= most && mean < 1e-5, "{one}");
+        assert!(number(&one["logit_difference"]) > 0.0 && number(&one["top1_agreement"]) <= 1.0, "{one}");
+    }
+    assert!((0.1..512_f64.ln()).contains(&number(&report["entropy"])), "{report}");
+    assert_eq!(report["model"], "synthetic tiny, 1 layers");
+    let table = stdout(&run(&[&["bench"], &tiny[..], &["--arithmetic", "fx16"]].concat(), 0)).to_owned();
+    assert!(
+        table.contains("\nfx16 ") && !table.contains("\nf16 ") && table.contains("nats of 6.24"),
+        "{table}"
+    );
+}
+
+#[test]
 fn kernels_are_compared_with_an_earlier_run() {
     let report = json(&["kernels", "--filter", "rope", "--samples", "1"]);
     let kernels = report["kernels"].as_array().unwrap();
@@ -124,6 +147,14 @@ fn wrong_flags_are_refused() {
             "--tokens",
         ),
         (&["kernels", "--filter", "none"], 1, "--filter: no kernel"),
+        (&["arithmetic", "--synthetic", "tiny", "--bits", "3", "--layers", "3"], 1, "--layers: 3 layers"),
+        (&["arithmetic", "-m", "examples/tiny-stories"], 1, "--model: its weights are not all packed"),
+        (&["arithmetic", "--synthetic", "tiny", "--bits", "3", "--data", "text.txt"], 2, "--data"),
+        (
+            &["arithmetic", "--synthetic", "tiny", "--bits", "3", "--tier", "plain", "--arithmetic", "f16"],
+            1,
+            "--arithmetic: ",
+        ),
     ] {
         let output = run(&[&["bench"], args].concat(), code);
         assert!(stderr(&output).contains(named), "{args:?}: {}", stderr(&output));

@@ -37,7 +37,7 @@ fn head_groups_and_sizes() {
     for (shape, sums, form) in [
         ((4, 4, 8), 1, Arithmetic::Single),
         ((28, 4, 24), 2, Arithmetic::Fixed),
-        ((14, 2, 80), 8, Arithmetic::Single),
+        ((14, 2, 80), 8, Arithmetic::Pairs),
         ((16, 2, 128), 16, Arithmetic::Fixed),
         ((18, 2, 16), 1, Arithmetic::Single),
         ((8, 1, 256), 4, Arithmetic::Fixed),

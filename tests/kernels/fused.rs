@@ -30,6 +30,9 @@ fn groups_of_mixed_widths_orders_and_rows() {
         (4, Arithmetic::Fixed),
         (8, Arithmetic::Single),
         (8, Arithmetic::Fixed),
+        (1, Arithmetic::Pairs),
+        (2, Arithmetic::Pairs),
+        (8, Arithmetic::Pairs),
     ] {
         let part = |n, widths: &[u32], group_rows| Packing::mixed(1184, n, widths, group_rows, n == 97);
         let members = vec![part(200, &WIDTHS, 64), part(97, &[6, 5], 128), part(31, &[4, 2], 96)];

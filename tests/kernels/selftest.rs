@@ -16,7 +16,11 @@ fn small_shapes_pass_and_cover_every_kernel() {
         let outcomes = run(&device, Shapes::Small, &mut |_| announced += 1).unwrap();
         assert_eq!(announced, outcomes.len());
         for outcome in outcomes {
-            assert_eq!(outcome.verdict, Verdict::Passed, "{outcome:?}");
+            let lacking = matches!(outcome.verdict, Verdict::Skipped { reason: Lack::HalfPrecision, .. });
+            assert!(
+                outcome.verdict == Verdict::Passed || lacking && !device.capabilities().f16,
+                "{outcome:?}"
+            );
             covered.insert(outcome.kernel);
         }
     }

@@ -33,11 +33,11 @@ fn files_of_exllamav2_give_its_logits() {
     }
 }
 
-/// Every tier with every arithmetic.
+/// Every tier with every arithmetic that it has.
 fn devices() -> Vec<(Device, String)> {
     let all = tiers().into_iter().flat_map(|device| {
         let tier = Some(device.tier());
-        Arithmetic::ALL.map(|arithmetic| {
+        support::arithmetics(&device).map(move |arithmetic| {
             let options = DeviceOptions { tier, arithmetic: Some(arithmetic), ..Default::default() };
             (support::device(options), format!("{}, {arithmetic}", device.tier()))
         })
@@ -49,20 +49,28 @@ fn devices() -> Vec<(Device, String)> {
 const ARITHMETIC_KL: f64 = 1e-5;
 
 #[test]
-fn fixed_point_changes_nothing_that_matters() {
+fn the_arithmetic_changes_nothing_that_matters() {
     for bits in ["2.5", "4.0"] {
         let directory = support::path("tests/data/tiny-stories-exl2").join(bits);
         let ids = recorded(&directory, 200).ids;
-        let [single, fixed] = Arithmetic::ALL.map(|arithmetic| {
+        let run = |arithmetic| {
             let device =
                 support::device(DeviceOptions { arithmetic: Some(arithmetic), ..Default::default() });
             let mut model = load(&device, &directory, 8, 256, Placement::Device);
             assert_eq!(model.arithmetic(), Some(arithmetic));
             logits(&mut model, &ids)
-        });
-        let kl = support::kl_divergence(&single, &fixed, 2048);
-        println!("{bits} bpw: KL {kl:.2e}, largest difference {:.1e}", worst(&fixed, &single));
-        assert!(single != fixed && kl < ARITHMETIC_KL, "{bits} bpw: {kl}");
+        };
+        let single = run(Arithmetic::Single);
+        let device = support::device(DeviceOptions::default());
+        for arithmetic in support::arithmetics(&device).filter(|&one| one != Arithmetic::Single) {
+            let found = run(arithmetic);
+            let kl = support::kl_divergence(&single, &found, 2048);
+            println!(
+                "{bits} bpw, {arithmetic}: KL {kl:.2e}, largest difference {:.1e}",
+                worst(&found, &single)
+            );
+            assert!(single != found && kl < ARITHMETIC_KL, "{bits} bpw, {arithmetic}: {kl}");
+        }
     }
 }
 

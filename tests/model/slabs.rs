@@ -2,7 +2,7 @@
 
 use exlay::formats::config::LlamaConfig;
 use exlay::formats::safetensors::Checkpoint;
-use exlay::gpu::{Arithmetic, Device, DeviceOptions};
+use exlay::gpu::{Device, DeviceOptions};
 use exlay::model::{
     CachePrecision, CacheSize, Choice, DecodeRow, Linear, LinearGroup, LinearSpec, Llama, LoadOptions,
     Placement, Row, Shape, Synthetic, WeightSource, blocks, head_spec,
@@ -85,7 +85,7 @@ fn packed(model: &dyn Fn() -> (LlamaConfig, Source), limit: u64, split: usize, c
         _ => 0,
     });
     assert!(words.sum::<u64>() > limit, "several sheets");
-    for arithmetic in Arithmetic::ALL {
+    for arithmetic in support::arithmetics(&support::device(DeviceOptions::default())) {
         let options = DeviceOptions { arithmetic: Some(arithmetic), ..Default::default() };
         let whole = support::device(options.clone());
         assert_eq!(slabs(&whole, model()), [1, 1]);

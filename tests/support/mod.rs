@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use exlay::gpu::{Device, DeviceOptions, select};
+use exlay::gpu::{Arithmetic, Device, DeviceOptions, select};
 use exlay::reference::score::mean_divergence;
 
 /// A path inside the project.
@@ -17,6 +17,12 @@ pub(crate) fn device(options: DeviceOptions) -> Device {
     let name = std::env::var("EXLAY_TEST_ADAPTER").ok();
     let adapter = select(name.as_deref()).expect("tests need an adapter: install mesa-vulkan-drivers");
     Device::open(&adapter, options).expect("the adapter opens")
+}
+
+/// The arithmetics that kernels on this device can have.
+pub(crate) fn arithmetics(device: &Device) -> impl Iterator<Item = Arithmetic> + use<> {
+    let capabilities = device.capabilities().clone();
+    Arithmetic::ALL.into_iter().filter(move |&one| capabilities.allow(one))
 }
 
 /// Mean KL divergence in nats of rows of logits: Σ p·(ln p − ln q), p from `reference`.

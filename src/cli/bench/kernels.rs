@@ -20,9 +20,10 @@ pub(crate) struct KernelsArgs {
     /// Shapes of these models: tinyllama, 7b, llama3-8b, 13b, 70b; the last four if not given.
     #[arg(long, value_name = "SHAPE,…", value_delimiter = ',')]
     shapes: Option<Vec<Shape>>,
-    /// Only operations with a kernel whose name contains this.
-    #[arg(long, value_name = "NAME")]
-    filter: Option<String>,
+    /// Only operations of which kernel and shape, as the table has them, contain this; may be given several times. The products
+    /// of each width alone have a shape like "1 x [8192, 28672] 2b, fx16".
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
     /// Samples of each operation, whose median is told.
     #[arg(long, value_name = "COUNT", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     samples: u16,
@@ -46,7 +47,8 @@ pub(super) fn run(args: &KernelsArgs, global: &GlobalArgs) -> anyhow::Result<()>
     };
     let plan = KernelPlan {
         layers,
-        filter: args.filter.clone(),
+        arithmetic: global.arithmetic,
+        filters: args.filter.clone(),
         samples: usize::from(args.samples),
         driver: format!("{} {}", adapter.backend(), adapter.driver()),
     };
@@ -72,11 +74,12 @@ fn read(path: &Path) -> anyhow::Result<KernelReport> {
 fn text(report: &KernelReport, before: Option<&KernelReport>) -> String {
     let (read, copy) = (&report.bandwidth.read_gb_per_s, &report.bandwidth.copy_gb_per_s);
     let mut text = format!(
-        "adapter    {} ({}), tier {}\ndate       {}, exlay {}\nclock      {}\n\
+        "adapter    {} ({}), tier {}, {}\ndate       {}, exlay {}\nclock      {}\n\
          bandwidth  {} GB/s read (± {}), {} GB/s copied\n",
         report.adapter,
         report.driver,
         report.tier,
+        report.arithmetic,
         report.date,
         report.version,
         report.clock,

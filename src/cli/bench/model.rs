@@ -1,17 +1,14 @@
 //! `exlay bench model`: tokens per second of a model, made up or from a directory.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use exlay::bench::{Bandwidth, ModelFigures, ModelPlan, bandwidth, time_model};
-use exlay::formats::config::LlamaConfig;
-use exlay::formats::safetensors::Checkpoint;
-use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions, Shape, Synthetic, WeightSource};
+use exlay::model::{CachePrecision, CacheSize, Llama, LoadOptions};
 use serde::Serialize;
 
+use super::source::SourceArgs;
 use super::{percent, significant};
-use crate::cli::failure::Usage;
 use crate::cli::generate::report::Memory;
 use crate::cli::generate::{PROMPT_ROWS, default_context};
 
@@ -26,15 +23,8 @@ use crate::cli::{Embedding, GlobalArgs, units};
 /// bandwidth that a kernel reaches in the same run that does nothing but read.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Directory of the model, EXL2 or F16.
-    #[arg(short = 'm', long, value_name = "DIR", required_unless_present = "synthetic")]
-    model: Option<PathBuf>,
-    /// Make up a model of this shape in memory instead: tiny, tinyllama, 7b, llama3-8b, 13b or 70b.
-    #[arg(long, value_name = "SHAPE", conflicts_with = "model", requires = "bits")]
-    synthetic: Option<Shape>,
-    /// Bits per weight of a model that is made up, 2 to 8.5.
-    #[arg(long, value_name = "BITS", requires = "synthetic")]
-    bits: Option<f64>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Tokens in the cache when generation begins; 0 and 2048 if not given, as far as the model goes.
     #[arg(long, value_name = "TOKENS,…", value_delimiter = ',')]
     context_lengths: Option<Vec<usize>>,
@@ -58,36 +48,7 @@ pub(crate) struct ModelArgs {
     profile: bool,
 }
 
-/// A model's sizes, its weights, and what there is to say of it.
-struct Source {
-    name: String,
-    config: LlamaConfig,
-    weights: Box<dyn WeightSource>,
-    bits: Option<(f64, f64)>,
-}
-
 impl ModelArgs {
-    fn source(&self) -> anyhow::Result<Source> {
-        match (&self.model, self.synthetic, self.bits) {
-            (Some(directory), ..) => Ok(Source {
-                name: directory.display().to_string(),
-                config: LlamaConfig::load(directory)?,
-                weights: Box::new(Checkpoint::open(directory)?),
-                bits: None,
-            }),
-            (None, Some(shape), Some(bits)) => {
-                let model = Synthetic::new(shape, bits, 0)?;
-                Ok(Source {
-                    name: format!("synthetic {shape}"),
-                    config: model.config().clone(),
-                    bits: Some(model.bits_per_weight()?),
-                    weights: Box::new(model),
-                })
-            }
-            _ => Err(Usage("--model DIR, or --synthetic SHAPE and --bits BITS, is needed".to_owned()).into()),
-        }
-    }
-
     /// Lengths of context, those asked for or those of the default that the model reaches.
     fn contexts(&self, limit: usize) -> Vec<usize> {
         let fits = |context: &usize| context.saturating_add(self.tokens) <= limit;
@@ -98,7 +59,7 @@ impl ModelArgs {
 /// # Errors
 /// As the model's files and the device report, and for lengths beyond the model's.
 pub(super) fn run(args: &ModelArgs, global: &GlobalArgs) -> anyhow::Result<()> {
-    let source = args.source()?;
+    let source = args.source.open()?;
     let limit = source.config.max_position_embeddings;
     let contexts = args.contexts(limit);
     let prompt = args.prompt.min(limit);
@@ -150,6 +111,7 @@ pub(super) fn run(args: &ModelArgs, global: &GlobalArgs) -> anyhow::Result<()> {
         adapter: adapter.name().to_owned(),
         driver: format!("{} {}", adapter.backend(), adapter.driver()),
         tier: device.tier().to_string(),
+        arithmetic: model.arithmetic().map(|one| one.to_string()),
         version: env!("CARGO_PKG_VERSION"),
     };
     let text = if global.json { output::json(&report)? } else { report.text(args.profile) };
@@ -182,6 +144,8 @@ struct ModelReport {
     adapter: String,
     driver: String,
     tier: String,
+    /// Of products of few rows; absent where the weights are not all packed.
+    arithmetic: Option<String>,
     version: &'static str,
 }
 
@@ -193,11 +157,12 @@ impl ModelReport {
         };
         let figures = &self.figures;
         let mut text = format!(
-            "adapter     {} ({}), tier {}\nmodel       {}{bits}\nload        {}\nmemory      {}\n\
+            "adapter     {} ({}), tier {}{}\nmodel       {}{bits}\nload        {}\nmemory      {}\n\
              tuning      {}\nbandwidth   {} GB/s read, {} GB/s copied\ndispatches  {:.1} a layer, {} a token\n\n{}",
             self.adapter,
             self.driver,
             self.tier,
+            self.arithmetic.as_ref().map(|one| format!(", {one}")).unwrap_or_default(),
             self.model,
             units::seconds(self.load_seconds),
             self.memory.words(),
