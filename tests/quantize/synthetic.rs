@@ -114,7 +114,8 @@ fn a_conversion_stays_within_its_plan_and_is_refused_below_it() {
     convert(&free, &first, &mut Silent).unwrap();
     let peak = free.memory().peak;
     let (told, rows) = (plan.activations + plan.working, 2 * 3 * 64 * 256 * 4);
-    assert!(peak <= told + rows, "{peak} of {told} and {rows}");
+    // Small linears are tried several at a time, which is among what is small.
+    assert!(peak <= plan.device() + rows, "{peak} of {} and {rows}", plan.device());
     assert!(told + rows <= 2 * peak, "{told} and {rows} for {peak}");
 
     // With no room left for hidden states neither on the device nor on the host, the same bytes.
