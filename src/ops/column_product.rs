@@ -38,7 +38,7 @@ impl Columns {
         self.x.cols()
     }
 
-    /// c[i, j] += Σ_r w[r]·left[r, first_left + i]·right[r, first_right + j] over all rows of c and its columns as far as `right`
+    /// `c[i, j] += Σ_r w[r]·left[r, first_left + i]·right[r, first_right + j]` over all rows of c and its columns as far as `right`
     /// has some. With `upper`, outputs may be left out, a tile at a time, whose column of `left` has a higher number than that of
     /// `right`. Of the four products of halves that
     /// of both second ones is left out, 2^-22 of each product.

@@ -67,7 +67,7 @@ pub(super) fn variants(capabilities: &Capabilities) -> Vec<Variant> {
     all
 }
 
-/// `out[s, r, ·]`: parts of x·W (+ bias) of all members of `group` side by side, [`sums`] of them, over `rows` rows (1, 2, 4
+/// `out[s, r, ·]`: parts of x·W (+ bias) of all members of `group` side by side, as many of them as [`super::group_geometry::sums`] says, over `rows` rows (1, 2, 4
 /// or 8). With `norm`, x is the product of values and weights of a norm, and the sums are divided by the row's
 /// root mean square.
 ///

@@ -48,7 +48,7 @@ impl HalvedColumns {
     /// (f32, at least `rows`).
     ///
     /// # Errors
-    /// [`Error::Shape`] when there are fewer rows or weights; as [`Device::alloc`] and [`CommandList::dispatch`].
+    /// [`Error::Shape`] when there are fewer rows or weights; as [`crate::gpu::Device::alloc`] and [`CommandList::dispatch`].
     pub fn record(list: &mut CommandList, x: &Tensor, weights: Option<&Buffer>, rows: usize) -> Result<Self> {
         let (device, cols) = (list.device().clone(), x.cols());
         x.expect("halve_columns", rows, cols)?;
