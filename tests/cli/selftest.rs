@@ -12,6 +12,11 @@ fn every_kernel_passes_and_is_listed() {
     let kernels = report["kernels"].as_array().unwrap();
     assert!(kernels.len() > 10);
     for kernel in kernels {
+        // The plain tier has no half-precision arithmetic.
+        if kernel["verdict"] == "skipped: needs half-precision arithmetic" {
+            assert_eq!(kernel["tier"], "plain", "{kernel}");
+            continue;
+        }
         assert_eq!(kernel["verdict"], "passed", "{kernel}");
         assert!(kernel["worst_error"].as_f64().unwrap() <= kernel["bound"].as_f64().unwrap(), "{kernel}");
         for name in ["kernel", "tier", "shape"] {
