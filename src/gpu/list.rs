@@ -1,11 +1,10 @@
 //! Dispatches with everything bound, made once and run any number of times.
 
-use std::sync::PoisonError;
-
 use super::buffer::Buffer;
 use super::device::Device;
 use super::kernel::Kernel;
 use super::readback::Readback;
+use super::submission::Submission;
 use crate::{Error, Result};
 
 /// Dispatches in order; each sees what those before it wrote.
@@ -180,21 +179,9 @@ impl CommandList {
     /// # Errors
     /// [`Error::Device`] with this list's label.
     pub fn run(&self) -> Result<()> {
-        let Some(meter) = self.device.meter() else {
-            return self.device.guarded(&self.label, || {
-                self.device.queue().submit([self.encode().finish()]);
-            });
-        };
-        let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
-        meter.make_room(&self.device)?;
-        self.device.guarded(&self.label, || {
-            let descriptor = wgpu::CommandEncoderDescriptor { label: Some(&self.label) };
-            let mut encoder = self.device.raw().create_command_encoder(&descriptor);
-            meter.stamp(&mut encoder);
-            encode(&mut encoder, &self.label, &self.commands);
-            meter.stamp(&mut encoder);
-            self.device.queue().submit([encoder.finish()]);
-        })
+        let mut alone = Submission::new(&self.device, &self.label);
+        alone.add(self);
+        alone.run()
     }
 
     /// Submits the list and, after it, a copy of `bytes` of `from` (a multiple of four, as the offset) that
